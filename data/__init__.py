@@ -1,0 +1,1 @@
+"""Ground floor: shard sets, media, corpora. Imports nothing from the floors above."""

@@ -1,0 +1,22 @@
+"""`python -m stages STAGE CORPUS`: run one stage by hand, exactly as `dvc.yaml` does."""
+
+import importlib
+import logging
+import sys
+from pathlib import Path
+
+STAGES = sorted(path.stem for path in Path(__file__).parent.glob("*.py") if "\ndef run(" in path.read_text())
+
+
+def main() -> int:
+    if len(sys.argv) != 3 or sys.argv[1] not in STAGES:
+        print(f"usage: python -m stages STAGE CORPUS_OR_SYSTEM\nstages: {', '.join(STAGES)}", file=sys.stderr)
+        return 2
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    # Imported by name, so that worker processes find the stage's function under its own module, not under __main__.
+    importlib.import_module(f"stages.{sys.argv[1]}").run(sys.argv[2])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,29 @@
+"""Maps a pure function over clips: in parallel, in bounded memory, resumable, whatever a single clip does.
+
+* sources.py    where the clips come from: a corpus, or shard sets joined clip by clip
+* workers.py    processes that run the function, and may die of it
+* unfinished.py finished shards of a run that has not finished, found again by what they were made from
+* code.py       which source files can change what a function returns
+* folders.py    output folders that appear whole or not at all
+* progress.py   what a running stage tells
+* mapping.py    map_clips, which puts these together
+"""
+
+from stages.engine.code import code_files
+from stages.engine.folders import in_place
+from stages.engine.mapping import EngineParams, StageFailed, map_clips
+from stages.engine.sources import JoinedSource, RawSource, Source, SourceShard
+from stages.engine.workers import die_with
+
+__all__ = [
+    "EngineParams",
+    "JoinedSource",
+    "RawSource",
+    "Source",
+    "SourceShard",
+    "StageFailed",
+    "code_files",
+    "die_with",
+    "in_place",
+    "map_clips",
+]

@@ -1,0 +1,231 @@
+"""Processes that run a clip function and may die of it: a clip that kills its worker costs that clip and nothing else.
+
+Why not a ready-made pool: concurrent.futures gives up all clips when one worker dies; the workers of pebble 5.2.3 share
+one pipe, so that one killed while it sends its result leaves the others stuck, and an os._exit(0) goes unnoticed (both
+measured). Here each worker has a pipe of its own: it is always known which clip a worker holds, and a message torn by
+its death is torn for that clip only.
+"""
+
+import ctypes
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import islice
+from math import inf
+from multiprocessing.connection import Connection, wait
+from typing import Any, Generic, TypeVar
+
+from data.shardset import Clip, Column, Skipped
+
+T = TypeVar("T")
+P = TypeVar("P")
+
+# A forked worker would inherit locks held by the threads of mediapipe or torch, and the pipes of its siblings.
+SPAWN = multiprocessing.get_context("spawn")
+
+# A worker may die of its neighbours: the out-of-memory killer picks the largest process. So a clip has a second chance.
+ATTEMPTS = 2
+
+START_TIMEOUT_S = 300  # importing torch and mediapipe from a cold network disk takes minutes
+
+ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "NUMBA", "VECLIB_MAXIMUM")} | {
+    "OPENCV_FOR_THREADS_NUM": "1"
+}
+
+
+class WorkerCannotStart(Exception):
+    """The function, its parameters or the main module cannot be loaded in a new process."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """What went wrong with a clip: the class of the exception or the end of the worker, and its message on one line."""
+
+    reason: str
+    detail: str = ""
+
+
+Outcome = Column | Skipped | Failed
+
+
+@dataclass
+class _Task(Generic[T]):
+    tag: T
+    clip: Clip
+    attempts: int = 0
+    outcome: Outcome | None = None
+
+
+class WorkerPool(Generic[P]):
+    """Runs `function(clip, params)` in `count` processes; a clip may take `timeout_s` seconds."""
+
+    def __init__(self, function: Callable[[Clip, P], Column | Skipped], params: P, count: int, timeout_s: float):
+        self._job = pickle.dumps((function, params))
+        self._count = count
+        self._timeout_s = timeout_s
+        self._workers: list[_Worker] = []
+
+    def map(self, clips: Iterable[tuple[T, Clip]]) -> Generator[tuple[T, str, Outcome], None, None]:
+        """The tag, key and outcome of each clip, in the order given.
+
+        At most 2 × count + 2 clips and outcomes are in memory. Raises WorkerCannotStart.
+        """
+        clips = iter(clips)
+        window: deque[_Task[T]] = deque()  # in the order given
+        queue: deque[_Task[T]] = deque()  # those that wait for a worker
+        try:
+            while True:
+                for tag, clip in islice(clips, 2 * self._count + 2 - len(window)):
+                    task = _Task(tag, Clip(clip.key, dict(clip.members)))
+                    window.append(task)
+                    queue.append(task)
+                self._hand_out(queue)
+                if not window:
+                    return
+                outcome = window[0].outcome
+                if outcome is None:
+                    self._collect(queue)
+                else:
+                    task = window.popleft()
+                    yield task.tag, task.clip.key, outcome
+        finally:
+            for worker in self._workers:
+                worker.end()
+            self._workers.clear()
+
+    def _hand_out(self, queue: deque[_Task[T]]) -> None:
+        busy = sum(worker.task is not None for worker in self._workers)
+        while len(self._workers) < min(self._count, busy + len(queue)):
+            self._workers.append(_Worker(self._job))
+        for worker in self._workers:
+            if queue and worker.ready and worker.task is None:
+                worker.give(queue.popleft(), self._timeout_s)
+
+    def _collect(self, queue: deque[_Task[T]]) -> None:
+        """Waits until a worker has answered, died or run out of time."""
+        nearest = min(worker.deadline for worker in self._workers)
+        timeout = None if nearest == inf else max(0.0, nearest - time.monotonic())
+        answered = wait([worker.pipe for worker in self._workers], timeout)
+        for worker in list(self._workers):
+            if worker.pipe in answered:
+                try:
+                    worker.take()
+                except (EOFError, OSError):
+                    self._bury(worker, queue)
+            elif worker.deadline <= time.monotonic():
+                self._workers.remove(worker)
+                worker.end()
+                if worker.task is None:
+                    raise WorkerCannotStart(f"a worker was not ready after {START_TIMEOUT_S} s")
+                worker.task.outcome = Failed("timeout", f"no result after {self._timeout_s:g} s")
+
+    def _bury(self, worker: "_Worker", queue: deque[_Task[T]]) -> None:
+        self._workers.remove(worker)
+        how = worker.end(grace_s=5)
+        if not worker.ready:
+            raise WorkerCannotStart(f"a worker died before its first clip ({how}); what it printed says why")
+        task = worker.task
+        if task is not None:
+            task.attempts += 1
+            if task.attempts < ATTEMPTS:
+                queue.appendleft(task)
+            else:
+                task.outcome = Failed(f"worker died: {how}", f"{ATTEMPTS} workers died of this clip")
+
+
+class _Worker:
+    """The supervisor's side of one process: its pipe, the task it holds and when that has to be done."""
+
+    def __init__(self, job: bytes):
+        self.pipe, theirs = SPAWN.Pipe()
+        self._process = SPAWN.Process(target=_serve, args=(theirs, job, os.getpid()), daemon=True)
+        with _environment(ONE_THREAD):
+            self._process.start()
+        theirs.close()
+        self.ready = False
+        self.task: _Task | None = None
+        self.deadline = time.monotonic() + START_TIMEOUT_S
+
+    def give(self, task: _Task, timeout_s: float) -> None:
+        self.task = task
+        self.deadline = time.monotonic() + timeout_s
+        with suppress(OSError):  # it has died: reading from its pipe will say so
+            self.pipe.send(task.clip)
+
+    def take(self) -> None:
+        """Receives the sign that it is ready, or the outcome of its task; EOFError or OSError if it has died."""
+        outcome = self.pipe.recv()
+        if self.task is not None:
+            self.task.outcome = outcome
+        self.ready, self.task, self.deadline = True, None, inf
+
+    def end(self, grace_s: float = 0) -> str:
+        """Kills the process if it has not ended by itself within the grace; how it ended, in words."""
+        self._process.join(grace_s)
+        self._process.kill()
+        self._process.join()
+        self.pipe.close()
+        code = self._process.exitcode or 0
+        return f"{signal.strsignal(-code)} (signal {-code})" if code < 0 else f"exit code {code}"
+
+
+@contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """New processes inherit the variables: libraries read them on import, which is before our code runs there."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _serve(pipe: Connection, job: bytes, parent: int) -> None:
+    """The worker's side: answers each clip with its outcome until the parent closes the pipe."""
+    die_with(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers itself
+    function, params = pickle.loads(job)
+    pipe.send("ready")
+    while True:
+        try:
+            clip = pipe.recv()
+        except EOFError:
+            return
+        pipe.send(_attempt(function, clip, params))
+
+
+def die_with(parent: int) -> None:
+    """Has Linux kill this process when the parent ends in any way, so that no orphan goes on working."""
+    if sys.platform == "linux":
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before we asked
+        os._exit(1)
+
+
+def _attempt(function: Callable[[Clip, Any], Column | Skipped], clip: Clip, params: Any) -> Outcome:
+    try:
+        result = function(clip, params)
+        if not isinstance(result, Skipped):
+            _check_column(clip.key, result)
+        return result
+    except Exception as error:
+        message = " ".join(str(error).split())[:500]
+        return Failed(type(error).__name__, message.encode(errors="replace").decode())
+
+
+def _check_column(key: str, column: Any) -> None:
+    if not isinstance(column, dict) or not all(isinstance(data, bytes) for data in column.values()):
+        raise TypeError("a clip function returns a dict of member suffix to bytes, or Skipped")
+    Clip(key, column)  # raises ValueError for a suffix that a shard cannot hold

@@ -1,0 +1,1 @@
+"""One set of metrics for all systems."""

@@ -1,0 +1,65 @@
+"""`params.yaml`, the one configuration, as typed sections; and the one place that knows where each stage's output stands."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+PARAMS = Path("params.yaml")
+
+T = TypeVar("T")
+
+
+class WrongParams(ValueError):
+    """`params.yaml` has a key that no stage knows, lacks one, or holds a value of another type."""
+
+
+def section(name: str, type_: type[T]) -> T:
+    """Section `name` of `params.yaml` as the dataclass `type_`; an unknown key, a missing one or a wrong type is an error."""
+    values = raw_section(name)
+    if unknown := sorted(set(values) - {field.name for field in fields(type_)}):  # type: ignore[arg-type]
+        known = ", ".join(field.name for field in fields(type_))  # type: ignore[arg-type]
+        raise WrongParams(f"params.yaml: {name} has no parameter {', '.join(unknown)}; it has {known}")
+    try:
+        return TypeAdapter(type_).validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, (name, *first["loc"])))
+        raise WrongParams(f"params.yaml: {where}: {first['msg']} (got {first['input']!r})") from error
+
+
+def raw_section(name: str) -> Any:
+    """Section `name` of `params.yaml` (`a.b`: section b of a) as plain values."""
+    value = yaml.safe_load(PARAMS.read_text())
+    for part in name.split("."):
+        if not isinstance(value, dict) or part not in value:
+            raise WrongParams(f"params.yaml has no section {name!r}")
+        value = value[part]
+    return value
+
+
+@dataclass(frozen=True)
+class SystemParams:
+    """`systems.<name>` in params.yaml."""
+
+    corpus: str  # what it learns from: one of `corpora`
+    preset: str  # a preset of models/<name>/config.py
+    overrides: dict[str, Any]  # fields of that preset to change
+
+
+def system_params(system: str) -> SystemParams:
+    """What `params.yaml` says of one system."""
+    return section(f"systems.{system}", SystemParams)
+
+
+def output(stage: str, corpus: str) -> Path:
+    """Where `stage` leaves its output for `corpus` (or for a system), as `dvc.yaml` declares it."""
+    folder = {"download": "raw", "align": "aligned"}.get(stage, stage)
+    return Path("data") / folder / corpus
+
+
+def work(stage: str, corpus: str) -> Path:
+    """Where `stage` keeps what it needs to go on after a crash: outside DVC's outputs, which DVC deletes before each run."""
+    return Path("data/.work") / stage / corpus

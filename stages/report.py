@@ -1,0 +1,80 @@
+"""One page that shows what was trained: scores beside baselines, curves, videos. A folder to open, zip or serve as it is."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+from data.shardset import ShardSet
+from stages.engine import in_place
+from stages.params import output, raw_section, system_params
+from stages.shards import SPLITS
+
+TEMPLATE = Path(__file__).parent / "report.html.j2"
+COLUMNS = {  # metric: heading
+    "psnr_mask": "PSNR in mask, dB ↑",
+    "ssim_mask": "SSIM in mask ↑",
+    "psnr_frame": "PSNR of frame, dB ↑",
+    "ssim_frame": "SSIM of frame ↑",
+    "mouth_correlation": "mouth opening, correlation ↑",
+    "seconds_per_frame": "s per frame ↓",
+}
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """A csv file's rows."""
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def draw_curve(rows: list[dict[str, str]], path: Path) -> None:
+    """The training and validation losses over steps."""
+    figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
+    for name in ("train_loss", "val_loss"):
+        points = [(int(row["step"]), float(row[name])) for row in rows if row[name]]
+        axes.plot(*zip(*points, strict=True), label=name.replace("_", " "), marker="o" if name == "val_loss" else None)
+    axes.set(xlabel="step", yscale="log")
+    axes.legend()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def system_section(system: str, out: Path) -> dict[str, Any]:
+    """Everything the page says of one system; its media are copied to `out/<system>`."""
+    media = out / system
+    media.mkdir()
+    evaluation, training = output("evaluation", system), output("training", system)
+    metrics = json.loads((evaluation / "metrics.json").read_text())
+    draw_curve(read_table(training / "curve.csv"), media / "curve.png")
+    shutil.copy(evaluation / "samplers.png", media)
+    for path in sorted(output("renders", system).iterdir()):
+        shutil.copy(path, media)
+    corpus = system_params(system).corpus
+    return {
+        "name": system,
+        "corpus": corpus,
+        "card": (output("checkpoints", system) / "card.md").read_text(),
+        "rows": [(name.replace("_", " "), metrics[name]) for name in (system, "copy_identity_frame", "copy_previous_real_frame")],
+        "gain": metrics[system]["psnr_mask"] - metrics["copy_identity_frame"]["psnr_mask"],
+        "clips": metrics["clips"],
+        "count": metrics["count"],
+        "samplers": read_table(evaluation / "samplers.csv"),
+        "videos": sorted(path.stem for path in media.glob("*.mp4")),
+        "splits": {split: ShardSet(output("shards", corpus) / split).index for split in SPLITS},
+        "training": json.loads((training / "metrics.json").read_text()),
+    }
+
+
+def run(name: str) -> None:
+    with in_place(output("report", name)) as out:
+        systems = [system_section(system, out) for system in raw_section("systems")]
+        environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+        page = environment.from_string(TEMPLATE.read_text()).render(systems=systems, columns=COLUMNS)
+        (out / "index.html").write_text(page)
