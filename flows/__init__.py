@@ -1,0 +1,20 @@
+"""The top floor: Prefect runs what DVC finds stale, MLflow remembers it. Nothing below imports either.
+
+Both keep their state in this folder and talk to nobody: settings of the environment win over these defaults.
+"""
+
+import os
+from pathlib import Path
+
+_DEFAULTS = {
+    "PREFECT_HOME": str(Path(".prefect").resolve()),
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # the default of 20 s is too short for a first, cold start
+    "PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL",
+    "DO_NOT_TRACK": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_TRACKING_URI": f"sqlite:///{Path('mlflow.db').resolve()}",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+for _name, _value in _DEFAULTS.items():
+    os.environ.setdefault(_name, _value)  # read when prefect and mlflow are imported, so before that

@@ -1,0 +1,106 @@
+"""`talkingface`: what a person types. Heavy libraries are imported by the commands that need them."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import flows  # noqa: F401  (sets where Prefect and MLflow keep their state)
+from stages.params import output, raw_section
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="A talking-face laboratory: see README.md.")
+console = Console(soft_wrap=True)
+HOST = "127.0.0.1"
+
+
+@app.callback()
+def main() -> None:
+    """A talking-face laboratory: see README.md."""
+
+
+@app.command()
+def where(mlflow_port: int = 5000) -> None:
+    """Show where the videos, the report and the MLflow runs are."""
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_row("report", str(output("report", "site") / "index.html"))
+    for system in raw_section("systems"):
+        for video in sorted(output("renders", system).glob("*.mp4")):
+            table.add_row("video", str(video))
+        table.add_row("checkpoint", str(output("checkpoints", system)))
+        run = json.loads((output("published", system) / "run.json").read_text())
+        address = f"http://{HOST}:{mlflow_port}/#/experiments/{run['experiment_id']}/runs/{run['run_id']}"
+        table.add_row("MLflow run", f"{address}   (after `make ui`)")
+    console.print(table)
+
+
+@app.command()
+def ui(mlflow_port: int = 5000, prefect_port: int = 4200) -> None:
+    """Serve MLflow and Prefect on this machine alone, until Ctrl-C."""
+    for name, port in (("mlflow", mlflow_port), ("prefect", prefect_port)):
+        with socket.socket() as probe:
+            if probe.connect_ex((HOST, port)) == 0:
+                console.print(f"port {port} is taken: name another with `talkingface ui --{name}-port`")
+                raise typer.Exit(1)
+    servers = {
+        f"http://{HOST}:{mlflow_port}": [
+            *("mlflow", "server", "--host", HOST, "--port", str(mlflow_port), "--workers", "1"),
+            *(
+                "--backend-store-uri",
+                os.environ["MLFLOW_TRACKING_URI"],
+                "--default-artifact-root",
+                str(Path("mlruns").resolve()),
+            ),
+        ],
+        f"http://{HOST}:{prefect_port}": ["prefect", "server", "start", "--host", HOST, "--port", str(prefect_port)],
+    }
+    running = [
+        subprocess.Popen(
+            [Path(sys.executable).parent / command[0], *command[1:]], start_new_session=True, stdout=subprocess.DEVNULL
+        )
+        for command in servers.values()
+    ]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        for (address, command), server in zip(servers.items(), running, strict=True):
+            wait_until_up(address, server)
+            console.print(f"{command[0]:8}{address}")
+        while all(server.poll() is None for server in running):
+            time.sleep(1)
+        raise typer.Exit(1)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        for server in running:
+            if server.poll() is None:
+                os.killpg(server.pid, signal.SIGTERM)
+        for server in running:
+            server.wait()
+
+
+def wait_until_up(address: str, server: subprocess.Popen[bytes], seconds: float = 120) -> None:
+    """Return when `address` answers; say so when its server ends instead (often: the port is taken)."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if server.poll() is not None:
+            console.print(f"the server for {address} ended with {server.returncode}: its own words are above")
+            raise typer.Exit(1)
+        try:
+            urllib.request.urlopen(address, timeout=2)
+            return
+        except OSError:
+            time.sleep(0.3)
+    console.print(f"{address} did not answer within {seconds:.0f} s")
+    raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    app()

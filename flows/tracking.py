@@ -1,0 +1,94 @@
+"""MLflow: one run a training, found again after a crash, with the data's DVC hash, the code's commit and everything made."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import yaml
+from mlflow.data.dataset_source import DatasetSource
+from mlflow.data.meta_dataset import MetaDataset
+from mlflow.entities import Metric
+
+
+class DvcSource(DatasetSource):
+    """A dataset that DVC keeps: a path of this repository and the hash of its content."""
+
+    def __init__(self, path: str, md5: str) -> None:
+        self.path, self.md5 = path, md5
+
+    @staticmethod
+    def _get_source_type() -> str:
+        return "dvc"
+
+    def load(self, **kwargs: Any) -> str:
+        """The path, for `mlflow.data`; `dvc checkout` brings the bytes."""
+        return self.path
+
+    @staticmethod
+    def _can_resolve(raw_source: Any) -> bool:
+        return False
+
+    @classmethod
+    def _resolve(cls, raw_source: Any) -> "DvcSource":
+        raise TypeError("a DVC source is made from a path and a hash")
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"path": self.path, "md5": self.md5}
+
+    @classmethod
+    def from_dict(cls, source_dict: dict[str, Any]) -> "DvcSource":
+        return cls(source_dict["path"], source_dict["md5"])
+
+
+def dvc_hash(path: str) -> str:
+    """The md5 that `dvc.lock` holds for the output `path`; a directory's is 36 characters, just what MLflow admits."""
+    lock = Path("dvc.lock")
+    stages = yaml.safe_load(lock.read_text())["stages"] if lock.exists() else {}
+    for stage in stages.values():
+        for out in stage.get("outs", []):
+            if out["path"] == path:
+                return out["md5"]
+    raise LookupError(f"dvc.lock knows no output {path}: make it with `dvc repro` first")
+
+
+def git(*words: str) -> str:
+    """What git answers; empty outside a repository."""
+    return subprocess.run(["git", *words], capture_output=True, text=True).stdout.strip()
+
+
+@contextmanager
+def training_run(system: str, state: Path, params: dict[str, Any], dataset: str) -> Iterator[str]:
+    """An MLflow run of `system`'s experiment; the one named in `state` is gone on with if it exists.
+
+    `state` lives as long as the training it belongs to, so a training killed at any moment resumes its own run. Yields the
+    run's id. `dataset` is a DVC output, recorded with its hash: `search_runs("dataset.digest = '…'")` finds all that saw it.
+    """
+    mlflow.set_experiment(system)
+    known = json.loads(state.read_text())["run_id"] if state.exists() else None
+    with mlflow.start_run(
+        run_id=known, run_name=None if known else f"{system}-{dataset.rpartition('/')[2]}", log_system_metrics=True
+    ) as run:
+        if not known:
+            state.parent.mkdir(parents=True, exist_ok=True)
+            state.write_text(json.dumps({"run_id": run.info.run_id}))
+            mlflow.log_params(params)
+            mlflow.set_tags({"git.commit": git("rev-parse", "HEAD"), "git.dirty": str(bool(git("status", "--porcelain")))})
+            digest = dvc_hash(dataset)
+            mlflow.log_input(MetaDataset(DvcSource(dataset, digest), name=dataset, digest=digest), context="training")  # type: ignore[abstract]
+        yield run.info.run_id
+
+
+def log_curves(run_id: str, rows: list[dict[str, float]]) -> None:
+    """Rows of `{"step", "time" (seconds since 1970), name: value, …}` in one request."""
+    metrics = [
+        Metric(name, value, int(row["time"] * 1000), int(row["step"]))
+        for row in rows
+        for name, value in row.items()
+        if name not in ("step", "time")
+    ]
+    if metrics:
+        mlflow.MlflowClient().log_batch(run_id, metrics=metrics)

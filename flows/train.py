@@ -1,0 +1,122 @@
+"""`python -m flows.train SYSTEM`: the command of DVC's train stages, a Prefect flow that needs no server.
+
+The trainer is a process of its own, so that it can be `torchrun`, can die alone, and needs neither Prefect nor MLflow; this
+flow hands it a job, carries its progress to MLflow and, started again after a crash, goes on with the same run.
+"""
+
+import csv
+import dataclasses
+import hashlib
+import importlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import mlflow
+from prefect import flow, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from flows.tracking import dvc_hash, log_curves, training_run
+from models.trainer import Job, read_progress
+from stages.engine import die_with, in_place
+from stages.params import output, system_params, work
+
+POLL_SECONDS = 2.0
+
+
+class TrainingFailed(RuntimeError):
+    """The trainer ended with an error; its last words are in the message."""
+
+
+def progress_rows(path: Path, trainer: subprocess.Popen[bytes]) -> Iterator[list[dict[str, float]]]:
+    """The rows that the trainer adds to `path`, in batches, until it ends."""
+    done = 0
+    while True:
+        ended = trainer.poll() is not None
+        rows = read_progress(path)
+        if rows[done:]:
+            yield rows[done:]
+            done = len(rows)
+        if ended:
+            return
+        try:
+            trainer.wait(POLL_SECONDS)
+        except subprocess.TimeoutExpired:
+            continue
+
+
+@task(cache_policy=NO_CACHE)
+def run_trainer(job: Path, folder: Path, run_id: str) -> None:
+    """Run the trainer to its end in its own process group; nothing of it outlives this process."""
+    logger = get_run_logger()
+    log = folder / "trainer.log"
+    with log.open("ab") as words:
+        trainer = subprocess.Popen(
+            [sys.executable, "-m", "models.trainer", str(job)],
+            stdout=words,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=partial(die_with, os.getpid()),
+        )
+    try:
+        for rows in progress_rows(folder / "progress.jsonl", trainer):
+            log_curves(run_id, rows)
+            logger.info(
+                "step %d: %s",
+                rows[-1]["step"],
+                {k: round(v, 5) for k, v in rows[-1].items() if k not in ("step", "time")},
+            )
+    finally:
+        if trainer.poll() is None:
+            os.killpg(trainer.pid, signal.SIGKILL)
+            trainer.wait()
+    if trainer.returncode:
+        last = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+        raise TrainingFailed(f"the trainer ended with {trainer.returncode}; {log} says:\n{last}")
+
+
+@flow(name="train")
+def train(system: str) -> None:
+    """Train one system as `params.yaml` says; leave its checkpoint, its curve and the id of its MLflow run."""
+    params = system_params(system)
+    config = importlib.import_module(f"models.{system}.config").Config.from_dict(params.preset, params.overrides)
+    shards = output("shards", params.corpus)
+    job = Job(
+        system,
+        dataclasses.asdict(config),
+        str(shards / "train"),
+        str(shards / "val"),
+        "",
+        str(output("checkpoints", system)),
+    )
+    # What is trained on what: the same again resumes, anything else starts afresh.
+    content = json.dumps([dataclasses.asdict(job), dvc_hash(str(shards))], sort_keys=True)
+    folder = work("train", system) / hashlib.sha256(content.encode()).hexdigest()[:12]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "job.json").write_text(json.dumps(dataclasses.asdict(dataclasses.replace(job, work=str(folder))), indent=2))
+
+    described = job.config | {"preset": params.preset, "corpus": params.corpus}
+    with training_run(system, folder / "run.json", described, str(shards)) as run_id:
+        run_trainer(folder / "job.json", folder, run_id)
+        rows = read_progress(folder / "progress.jsonl")
+        with in_place(output("training", system)) as out:
+            summary = json.loads((folder / "summary.json").read_text())
+            (out / "metrics.json").write_text(json.dumps(summary, indent=2) + "\n")
+            with (out / "curve.csv").open("w", newline="") as file:
+                writer = csv.DictWriter(file, ["step", "train_loss", "val_loss"], extrasaction="ignore")
+                writer.writeheader()
+                writer.writerows(rows)
+            (out / "run.json").write_text(json.dumps({"run_id": run_id}) + "\n")
+        mlflow.log_metrics(summary)
+        mlflow.log_artifacts(str(output("checkpoints", system)), "checkpoint")
+    shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    train(sys.argv[1])

@@ -1,0 +1,171 @@
+"""Shards to batches.
+
+    T  frames of a clip     H, W  pixels     M  1024, one window of the mel spectrogram: 4 rows x 256 bands in dB
+
+Images are uint8 until they are on the device, a quarter of what float32 would move.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from data.media.video import decode_frames
+from data.shardset import Clip, ShardSet, npy_array
+from models.streaming import endless_order, stream
+from models.video_editing.config import Config
+from models.video_editing.network import MEL_BANDS, MEL_ROWS
+
+SILENCE = -80.0  # dB, the floor of the spectrograms; it also stands for rows before the first
+
+
+class Example(NamedTuple):
+    """One frame to paint and what is known when it is painted; collated, each tensor has B in front."""
+
+    frame: Tensor  # (H, W, 3) uint8, the target
+    previous: Tensor  # (H, W, 3) uint8, the frame before it
+    identity: Tensor  # (H, W, 3) uint8, frame 0, or any other in training
+    mel: Tensor  # (M,) float32
+    box: Tensor  # (4,) int16, x0 y0 x1 y1 of the part to paint, half open
+
+
+@dataclass(frozen=True)
+class DecodedClip:
+    """A clip in memory. Frame 0 is given, so frames 1 … T-1 make examples."""
+
+    key: str
+    frames: np.ndarray  # (T, H, W, 3) uint8
+    boxes: np.ndarray  # (T, 4) int16, as in the member mask.npy
+    windows: np.ndarray  # (T, M) float32, from audio_windows
+
+    def example(self, index: int, identity: int = 0) -> Example:
+        frames = self.frames
+        arrays = frames[index], frames[index - 1], frames[identity], self.windows[index], self.boxes[index]
+        return Example(*map(torch.from_numpy, arrays))
+
+    def training_example(self, config: Config, random: np.random.Generator) -> Example:
+        """One of the clip's examples, changed as `config` says."""
+        length = len(self.frames)
+        index = random.integers(1, length)
+        example = self.example(index, 0 if config.identity == "first" else random.integers(length))
+        if random.random() < config.previous_dropout:
+            # The frame before says almost all of the next one, and a network that trusts it repeats its own errors.
+            example = example._replace(previous=example.identity)
+        return mirrored(example) if random.random() < config.mirror else example
+
+
+def mirrored(example: Example) -> Example:
+    """Left and right exchanged, in images and box alike."""
+    width = example.frame.shape[1]
+    x0, y0, x1, y1 = example.box
+    frame, previous, identity = (image.flip(1) for image in example[:3])
+    return Example(frame, previous, identity, example.mel, torch.stack((width - x1, y0, width - x0, y1)))
+
+
+def audio_windows(mel: np.ndarray) -> np.ndarray:
+    """Spectrogram (2T, 256) -> windows (T, M): frame i hears rows 2i-2 … 2i+1, as released (§3.2 says up to 2i+2).
+
+    Without copying: the result shares the memory of one padded spectrogram.
+    """
+    padded = np.pad(mel, ((2, 0), (0, 0)), constant_values=SILENCE)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (MEL_ROWS, MEL_BANDS), writeable=True)
+    return windows[::2].reshape(len(mel) // 2, MEL_ROWS * MEL_BANDS)
+
+
+def decode_clip(clip: Clip, config: Config) -> DecodedClip:
+    """Decodes mp4, mask.npy and mel.npy. ValueError, naming the clip, if they do not fit each other or `config`."""
+    frames = decode_frames(clip.members["mp4"])
+    boxes, mel = npy_array(clip.members["mask.npy"]), npy_array(clip.members["mel.npy"])
+    length, size = len(frames), config.image_size
+    for name, found, expected in (
+        ("mp4", frames.shape, (length, size, size, 3)),
+        ("mask.npy", boxes.shape, (length, 4)),
+        ("mel.npy", mel.shape, (2 * length, MEL_BANDS)),
+    ):
+        if found != expected:
+            raise ValueError(f"clip {clip.key}: {name} has the shape {found}, not {expected}: run its stage again")
+    return DecodedClip(clip.key, frames, boxes.astype(np.int16), audio_windows(mel.astype(np.float32)))
+
+
+class TrainingExamples(IterableDataset[Example]):
+    """Examples without end, each frame of the shard set (but frames 0) as likely as any other.
+
+    They are drawn from a buffer of `config.buffer_clips` decoded clips. If the whole set fits, each clip is decoded
+    once; otherwise, after each `config.frames_per_clip` examples, the next clip takes the place of another. Shards are
+    divided over ranks and loader processes, anew each time round; where there are too few, some processes share one.
+    The order depends on `config.seed`, the rank and the number of processes alone. Raises DamagedShard, ValueError.
+    """
+
+    def __init__(self, shards: Path, config: Config, rank: int = 0, ranks: int = 1):
+        self.shards = ShardSet(shards)
+        self.config, self.rank, self.ranks = config, rank, ranks
+        if not self.shards.keys:
+            raise ValueError(f"{shards} holds no clip: see left_out in its index.json for the reasons")
+
+    def __iter__(self) -> Iterator[Example]:
+        worker = get_worker_info()
+        index, workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        share, shares = self.rank * workers + index, self.ranks * workers
+        random = np.random.default_rng((self.config.seed, share))
+
+        streaming = len(self.shards.keys) > self.config.buffer_clips
+        entries = endless_order(self.shards, self.config.seed, share, shares) if streaming else self.shards.index.shards
+        decoded = (decode_clip(clip, self.config) for clip in stream(self.shards, entries))
+        usable = (clip for clip in decoded if len(clip.frames) > 1)
+        buffer = list(islice(usable, self.config.buffer_clips))
+        while True:
+            examples = np.array([len(clip.frames) - 1 for clip in buffer])
+            for chosen in random.choice(len(buffer), self.config.frames_per_clip, p=examples / examples.sum()):
+                yield buffer[chosen].training_example(self.config, random)
+            if streaming:
+                buffer[random.integers(len(buffer))] = next(usable)
+
+
+def loaders(config: Config, train: Path, val: Path) -> tuple[DataLoader, DataLoader]:
+    """Batches of the two shard sets; the training ones have no end. Under torchrun each rank has its own."""
+    rank, ranks = (int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1)))
+    return (
+        DataLoader(
+            TrainingExamples(train, config, rank, ranks),
+            config.batch_size,
+            num_workers=config.loader_workers,
+            pin_memory=torch.cuda.is_available(),
+        ),
+        DataLoader(validation_examples(val, config), config.batch_size),  # type: ignore[arg-type]  # a list will do
+    )
+
+
+def validation_examples(shards: Path, config: Config) -> list[Example]:
+    """`config.frames_per_clip` frames of every clip, evenly spread: the same ones each time."""
+    examples = []
+    for clip in ShardSet(shards).clips():
+        decoded = decode_clip(clip, config)
+        indices = np.linspace(1, len(decoded.frames) - 1, config.frames_per_clip).round().astype(int)
+        # Cloned, as a view would keep the whole clip in memory.
+        examples += [Example(*(tensor.clone() for tensor in decoded.example(index))) for index in np.unique(indices)]
+    return examples
+
+
+def to_unit(images_BHW3: Tensor) -> Tensor:
+    """uint8 images (B, H, W, 3) -> (B, 3, H, W) float in [-1, 1]."""
+    return images_BHW3.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def to_uint8(images_B3HW: Tensor) -> Tensor:
+    """The inverse of `to_unit`, rounding."""
+    return ((images_B3HW + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def box_mask(boxes_B4: Tensor, size: int) -> Tensor:
+    """Boxes x0 y0 x1 y1, half open, in images of size x size -> (B, 1, H, W) bool, true inside."""
+    x0, y0, x1, y1 = boxes_B4[:, :, None, None, None].unbind(1)
+    pixels = torch.arange(size, device=boxes_B4.device)
+    x, y = pixels[None, :], pixels[:, None]
+    return (x >= x0) & (x < x1) & (y >= y0) & (y < y1)

@@ -1,0 +1,131 @@
+"""A checkpoint, clips and their speech to the clips with the lower face painted anew.
+
+Frame 0 is given. Every later frame is painted from the frame painted before it, frame 0 and the sound around it, so the
+frames of one clip wait for each other and a batch is made of different clips.
+"""
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from data.shardset import Clip
+from models.checkpoint import read_config, read_weights
+from models.diffusion import ddim_step, ddpm_step, predicted_x0
+from models.video_editing.config import Config
+from models.video_editing.examples import DecodedClip, Example, box_mask, decode_clip, to_uint8, to_unit
+from models.video_editing.network import VideoEditingUNet
+
+Sampler = Literal["ddpm", "ddim"]
+
+
+def load(checkpoint: Path) -> VideoEditingUNet:
+    """The network of a checkpoint folder, ready to generate. Raises BadCheckpoint."""
+    network = VideoEditingUNet(read_config(checkpoint, Config))
+    read_weights(checkpoint, network)
+    return network.eval()
+
+
+def regenerate(
+    checkpoint: Path, clips: Sequence[Clip], sampler: Sampler, steps: int, batch_size: int, seed: int
+) -> list[np.ndarray]:
+    """`generate` for clips of a shard set, on the GPU if there is one. Noise follows from `seed` and the clip's key."""
+    network = load(checkpoint).to("cuda" if torch.cuda.is_available() else "cpu")
+    decoded = [decode_clip(clip, network.config) for clip in clips]
+    digests = [hashlib.sha256(f"{seed} {clip.key}".encode()).digest() for clip in clips]
+    seeds = [int.from_bytes(digest[:8], "big") for digest in digests]
+    return generate(network, decoded, seeds, sampler, steps, batch_size)
+
+
+@torch.inference_mode()
+def generate(
+    network: VideoEditingUNet,
+    clips: Sequence[DecodedClip],
+    seeds: Sequence[int],
+    sampler: Sampler,
+    steps: int,
+    batch_size: int,
+) -> list[np.ndarray]:
+    """The frames of each clip, (T, H, W, 3) uint8, painted inside the boxes and untouched outside them.
+
+    sampler: "ddpm" is ancestral sampling, as released; "ddim" is deterministic and good with few steps.
+    steps: of a new noise schedule, for each frame; any number, whatever the network was trained with.
+    batch_size: clips painted at once. On a CPU no bit of a clip's result depends on it, or on the other clips.
+    """
+    if network.training:
+        raise ValueError("the network is in training mode, where dropout is active: call network.eval()")
+    if sampler not in get_args(Sampler) or steps < 1 or batch_size < 1:
+        raise ValueError(f"no such sampling: {sampler!r} of {get_args(Sampler)}, {steps} steps, batch {batch_size}")
+    gammas = network.config.noise_schedule.alphas_cumprod(steps).tolist()
+    videos = [replace(clip, frames=clip.frames.copy()) for clip in clips]
+    lengths = [len(video.frames) for video in videos]
+    waiting = deque(clip for clip in sorted(range(len(videos)), key=lambda clip: -lengths[clip]) if lengths[clip] > 1)
+    rows: list[tuple[int, int]] = []  # clip and frame of each row of the batch; a clip that ends makes way for the next
+    while rows or waiting:
+        while waiting and len(rows) < batch_size:
+            rows.append((waiting.popleft(), 1))
+        batch = default_collate([videos[clip].example(frame) for clip, frame in rows])
+        noise = _Noise([(seeds[clip], frame) for clip, frame in rows], network.config.image_size)
+        # Rounded to 8 bits before it is the next frame's previous one, as the release reads its frames back from png.
+        for (clip, frame), painted_HW3 in zip(rows, paint(network, batch, noise, sampler, gammas), strict=True):
+            videos[clip].frames[frame] = painted_HW3
+        rows = [(clip, frame + 1) for clip, frame in rows if frame + 1 < lengths[clip]]
+    return [video.frames for video in videos]
+
+
+def paint(
+    network: VideoEditingUNet, batch: Example, noise: Callable[[int], Tensor], sampler: Sampler, gammas: Sequence[float]
+) -> np.ndarray:
+    """The batch's frames painted inside their boxes, (B, H, W, 3) uint8.
+
+    noise: step -> standard normal (B, 3, H, W), for step len(gammas), where sampling starts, and below.
+    gammas: noise levels of the schedule, falling.
+    """
+    device = next(network.parameters()).device
+    batch = Example(*(tensor.to(device) for tensor in batch))
+    real_B3HW, previous_B3HW, identity_B3HW = map(to_unit, batch[:3])
+    if network.config.previous_dropout == 1:
+        previous_B3HW = identity_B3HW  # as in all of its training
+    mask_B1HW = box_mask(batch.box, network.config.image_size)
+    x_t = torch.where(mask_B1HW, noise(len(gammas)).to(device), real_B3HW)
+    for step in reversed(range(len(gammas))):
+        gamma, gamma_next = gammas[step], gammas[step - 1] if step else 1.0
+        gamma_B = torch.full((len(x_t),), gamma, device=device)
+        output = _row_by_row_on_cpu(network, x_t, previous_B3HW, identity_B3HW, batch.mel, gamma_B)
+        x0 = predicted_x0(output, network.config.prediction, x_t, gamma)
+        if sampler == "ddim":
+            x_t = ddim_step(x_t, x0, gamma, gamma_next)
+        else:
+            x_t = ddpm_step(x_t, x0, gamma, gamma_next, noise(step).to(device))
+        # Outside the mask the network has only ever seen clean pixels.
+        x_t = torch.where(mask_B1HW, x_t, real_B3HW)
+    return torch.where(mask_B1HW.permute(0, 2, 3, 1), to_uint8(x_t), batch.frame).cpu().numpy()
+
+
+def _row_by_row_on_cpu(network: VideoEditingUNet, *inputs: Tensor) -> Tensor:
+    """The network's output for a batch; on a CPU, a row's bits do not depend on the batch it is in.
+
+    There MKL and oneDNN choose kernels, and so the order of summation, by the size of the batch, and threads cut it at
+    places that depend on a row's position: the last bits differ. Batches would gain at most a fifth of the time.
+    """
+    if inputs[0].device.type != "cpu":
+        return network(*inputs)
+    return torch.cat([network(*row) for row in zip(*(tensor.split(1) for tensor in inputs), strict=True)])
+
+
+class _Noise:
+    """Noise of each row and step, from generators of their own: the same on any device and in any batch."""
+
+    def __init__(self, seeds: Sequence[tuple[int, int]], size: int):
+        self.seeds, self.shape = seeds, (3, size, size)
+
+    def __call__(self, step: int) -> Tensor:
+        noises = [np.random.default_rng((*seed, step)).standard_normal(self.shape, np.float32) for seed in self.seeds]
+        return torch.from_numpy(np.stack(noises))

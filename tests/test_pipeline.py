@@ -1,0 +1,181 @@
+"""The whole way through the house, every stage real: raw media to an MLflow run, on four seconds of made media."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import av
+import mlflow
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from data.shardset import ShardSet, npy_array
+from models.trainer import read_progress
+from tests.project import change_params, environment, run, tiny_project
+
+TINY = {"channels": [32, 32], "attention_levels": [], "steps": 12, "val_every": 4, "log_every": 1, "batch_size": 2}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    """A project after its first `dvc repro`."""
+    folder = tiny_project(tmp_path_factory.mktemp("project"))
+    video_editing = {"corpus": "sample", "preset": "sample", "overrides": TINY}
+    change_params(
+        folder,
+        systems={"video_editing": video_editing},
+        evaluate={"steps": 2, "against": [{"sampler": "ddpm", "steps": 3}]},
+    )
+    run(folder, "dvc", "repro")
+    return folder
+
+
+def ran(folder: Path) -> set[str]:
+    """The stages that a further `dvc repro` runs."""
+    return set(re.findall(r"Running stage '([^']+)'", run(folder, "dvc", "repro").stdout))
+
+
+def client(folder: Path) -> mlflow.MlflowClient:
+    return mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+
+
+def test_only_the_named_member_of_the_package_is_kept(project):
+    assert [path.name for path in (project / "data/raw/sample").iterdir()] == ["talker.mp4"]
+
+
+def test_every_clip_is_accounted_for(project):
+    sets = {split: ShardSet(project / "data/shards/sample" / split) for split in ("train", "val", "test")}
+    assert {split: len(shards.keys) for split, shards in sets.items()} == {"train": 2, "val": 1, "test": 1}
+    for shards in sets.values():
+        index = shards.index
+        assert index.clips_in == index.clips_out + index.filtered + index.failed
+
+
+def test_the_generated_face_differs_inside_the_mask_alone(project):
+    (clip,) = ShardSet(project / "data/shards/sample/test").clips()
+    (generated,) = ShardSet(project / "data/generated/video_editing").clips()
+    from data.media.video import decode_frames
+    from stages.metrics.image import box_mask
+
+    real, fake = decode_frames(clip.members["mp4"]), npy_array(generated.members["generated.npy"])
+    inside = box_mask(npy_array(clip.members["mask.npy"]), 128, 128)
+    assert np.array_equal(real[~inside], fake[~inside])
+    assert np.array_equal(real[0], fake[0])
+    assert (real[1:][inside[1:]] != fake[1:][inside[1:]]).mean() > 0.5
+
+
+def test_the_video_plays_with_the_driving_sound(project):
+    path = project / "data/renders/video_editing/astronaut_3.mp4"
+    with av.open(str(path)) as film:
+        frames = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
+    with av.open(str(path)) as film:
+        sound = np.concatenate([frame.to_ndarray()[0] for frame in film.decode(audio=0)])
+    assert len(frames) == 25
+    assert frames[0].shape == (360, 640, 3)  # real beside generated, at the source's size
+    assert np.abs(sound).max() > 0.05
+    left, right = np.split(frames[12].astype(int), 2, axis=1)
+    assert np.abs(left - right)[:60].mean() < 2  # above the face both are the source
+    assert np.abs(left - right)[110:190, 110:210].mean() > 1
+    assert Image.open(path.with_suffix(".png")).size == (8 * 256, 2 * 256)
+
+
+def test_dvc_shows_metrics_plots_and_differences(project):
+    shown = json.loads(run(project, "dvc", "metrics", "show", "--json").stdout)
+    scores = shown[""]["data"]["data/evaluation/video_editing/metrics.json"]["data"]
+    assert scores["video_editing"]["psnr_mask"] > 5
+    assert scores["copy_identity_frame"]["psnr_mask"] > 10
+    plots = json.loads(run(project, "dvc", "plots", "show", "--json").stdout)
+    assert {"loss of video_editing", "samplers of video_editing"} <= set(plots["data"])
+    assert not plots.get("errors")
+    assert "train@video_editing" in run(project, "dvc", "dag", "--md").stdout
+
+
+def test_the_report_shows_every_number_and_file_it_names(project):
+    site = project / "data/report/site"
+    page = (site / "index.html").read_text()
+    names = re.findall(r'src="([^"]+)"', page)
+    assert any(name.endswith(".mp4") for name in names)
+    for name in names:
+        assert (site / name).stat().st_size > 0
+    metrics = json.loads((project / "data/evaluation/video_editing/metrics.json").read_text())
+    assert f"{metrics['video_editing']['psnr_mask']:.3f}" in page
+    assert f"{metrics['copy_identity_frame']['ssim_frame']:.3f}" in page
+
+
+def test_mlflow_remembers_the_run_its_data_and_its_video(project):
+    run_id = json.loads((project / "data/training/video_editing/run.json").read_text())["run_id"]
+    remembered = client(project).get_run(run_id)
+    assert remembered.info.status == "FINISHED"
+    assert remembered.data.params["steps"] == "12"
+    assert remembered.data.params["preset"] == "sample"
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=project, capture_output=True, text=True, check=True).stdout.strip()
+    assert remembered.data.tags["git.commit"] == head
+    lock = (project / "dvc.lock").read_text()
+    (dataset,) = remembered.inputs.dataset_inputs
+    assert dataset.dataset.name == "data/shards/sample"
+    assert dataset.dataset.digest in lock
+    steps = [point.step for point in client(project).get_metric_history(run_id, "train_loss")]
+    assert steps == sorted(set(steps))
+    assert len(steps) >= 11
+    assert remembered.data.metrics["test/video_editing/psnr_mask"] > 5
+
+    def artifacts(folder: str) -> set[str]:
+        return {Path(item.path).name for item in client(project).list_artifacts(run_id, folder)}
+
+    assert {"model.safetensors", "config.json", "card.md"} <= artifacts("checkpoint")
+    assert "astronaut_3.mp4" in artifacts("renders")
+
+
+def test_a_second_repro_does_nothing_and_where_finds_everything(project):
+    assert ran(project) == set()
+    told = run(project, sys.executable, "-m", "flows.cli", "where").stdout
+    for kind in ("report", "video", "checkpoint", "MLflow run"):
+        assert kind in told
+    for path in re.findall(r"data/\S+", told):
+        assert (project / path).exists()
+
+
+def test_a_changed_number_reruns_its_stage_and_what_follows(project):
+    change_params(project, render={"sheet_columns": 4})
+    assert ran(project) == {"render@video_editing", "report", "publish@video_editing"}
+
+
+def test_training_killed_at_any_moment_resumes_its_own_run(project):
+    video_editing = {"corpus": "sample", "preset": "sample", "overrides": TINY | {"steps": 400, "val_every": 5}}
+    change_params(project, systems={"video_editing": video_editing})
+    command = [sys.executable, "-m", "flows.train", "video_editing"]
+    first = subprocess.Popen(command, cwd=project, env=environment(project), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    work = project / "data/.work/train/video_editing"
+    until = time.monotonic() + 240
+    while (
+        not (checkpoints := list(work.glob("*/last.ckpt")))
+        or read_progress(checkpoints[0].parent / "progress.jsonl")[-1]["step"] < 12
+    ):
+        assert first.poll() is None, "the training ended too early"
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    children = psutil.Process(first.pid).children(recursive=True)
+    assert children
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert not alive, "the trainer outlived its flow"
+    folder = checkpoints[0].parent
+    run_id = json.loads((folder / "run.json").read_text())["run_id"]
+
+    # Shorter now would be another training; the same again goes on where it was.
+    done = run(project, *command)
+    assert json.loads((project / "data/training/video_editing/run.json").read_text())["run_id"] == run_id, done.stderr
+    steps = [point.step for point in client(project).get_metric_history(run_id, "train_loss")]
+    assert max(steps) == 399
+    assert set(steps) == set(range(min(steps), 400))
+    repeated = len(steps) - len(set(steps))
+    assert 0 <= repeated < 60, "it began again instead of going on"
+    assert not folder.exists()
