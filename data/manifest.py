@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 HERE = Path(__file__).parent
+SPLITS = ("train", "val", "test")
 
 
 def manifest(corpus: str) -> dict[str, Any]:

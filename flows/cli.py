@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
 
 import typer
@@ -45,6 +44,8 @@ def where(mlflow_port: int = 5000) -> None:
 @app.command()
 def ui(mlflow_port: int = 5000, prefect_port: int = 4200) -> None:
     """Serve MLflow and Prefect on this machine alone, until Ctrl-C."""
+    from flows.server import ServerFailed, wait_until_up
+
     for name, port in (("mlflow", mlflow_port), ("prefect", prefect_port)):
         with socket.socket() as probe:
             if probe.connect_ex((HOST, port)) == 0:
@@ -76,6 +77,9 @@ def ui(mlflow_port: int = 5000, prefect_port: int = 4200) -> None:
         while all(server.poll() is None for server in running):
             time.sleep(1)
         raise typer.Exit(1)
+    except ServerFailed as error:
+        console.print(error)
+        raise typer.Exit(1) from error
     except KeyboardInterrupt:
         pass
     finally:
@@ -84,22 +88,6 @@ def ui(mlflow_port: int = 5000, prefect_port: int = 4200) -> None:
                 os.killpg(server.pid, signal.SIGTERM)
         for server in running:
             server.wait()
-
-
-def wait_until_up(address: str, server: subprocess.Popen[bytes], seconds: float = 120) -> None:
-    """Return when `address` answers; say so when its server ends instead (often: the port is taken)."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if server.poll() is not None:
-            console.print(f"the server for {address} ended with {server.returncode}: its own words are above")
-            raise typer.Exit(1)
-        try:
-            urllib.request.urlopen(address, timeout=2)
-            return
-        except OSError:
-            time.sleep(0.3)
-    console.print(f"{address} did not answer within {seconds:.0f} s")
-    raise typer.Exit(1)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import mlflow
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
+from flows.server import prefect_api
 from flows.tracking import dvc_hash, log_curves, training_run
 from models.trainer import Job, read_progress
 from stages.engine import die_with, in_place
@@ -113,10 +114,11 @@ def train(system: str) -> None:
                 writer.writeheader()
                 writer.writerows(rows)
             (out / "run.json").write_text(json.dumps({"run_id": run_id}) + "\n")
-        mlflow.log_metrics(summary)
+        mlflow.log_metrics({f"final/{name}": value for name, value in summary.items()})
         mlflow.log_artifacts(str(output("checkpoints", system)), "checkpoint")
     shutil.rmtree(folder)
 
 
 if __name__ == "__main__":
-    train(sys.argv[1])
+    with prefect_api():
+        train(sys.argv[1])

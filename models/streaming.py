@@ -14,7 +14,10 @@ def stream(shards: ShardSet, entries: Iterable[ShardEntry]) -> Iterator[Clip]:
 
     webdataset reads a truncated tar in silence, so each shard is checked against the index first. Raises DamagedShard.
     """
-    urls = ({"url": str(shards.verified(entry))} for entry in entries)
+
+    def urls() -> Iterator[dict[str, str]]:
+        yield from ({"url": str(shards.verified(entry))} for entry in entries)
+
     for sample in webdataset.DataPipeline(urls, webdataset.tarfile_to_samples()):
         yield Clip(sample["__key__"], {suffix: data for suffix, data in sample.items() if not suffix.startswith("__")})
 

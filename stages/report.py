@@ -12,10 +12,10 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
+from data.manifest import SPLITS
 from data.shardset import ShardSet
 from stages.engine import in_place
 from stages.params import output, raw_section, system_params
-from stages.shards import SPLITS
 
 TEMPLATE = Path(__file__).parent / "report.html.j2"
 COLUMNS = {  # metric: heading

@@ -3,13 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.manifest import splits
+from data.manifest import SPLITS, splits
 from data.shardset import Clip, Index, ShardSet, write_index, write_shard
 from stages.engine import JoinedSource, in_place
 from stages.params import output, section
 
 COLUMNS = ("align", "landmarks", "masks", "spectrograms")
-SPLITS = ("train", "val", "test")
 EXCLUDED = "excluded"  # clips that a list names as known to be bad
 NOT_CARRIED = ("source_landmarks.npy",)  # `landmarks.npy` is the same in aligned pixels
 

@@ -28,9 +28,9 @@ def test_presets_survive_json(name):
         ({"channels": [32, 6.4]}, "channels must be int, not 6.4"),
         ({"prediction": "v"}, "prediction must be one of 'epsilon', 'x0'"),
         ({"channels": [32, 40]}, "GroupNorm's 32"),
-        ({"head_channels": 48}, "multiples of head_channels"),
+        ({"head_channels": 40}, "multiples of head_channels"),
         ({"attention_levels": [3]}, "must be levels"),
-        ({"image_size": 100}, "multiple of 8"),
+        ({"image_size": 100}, "multiple of 16"),
     ],
 )
 def test_wrong_overrides_are_explained(overrides, message):

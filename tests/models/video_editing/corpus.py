@@ -12,12 +12,19 @@ from models.video_editing.examples import DecodedClip, audio_windows
 CONFIG = replace(
     SAMPLE,
     image_size=32,
+    patch=2,
     channels=(32, 32),
     attention_levels=(),
     res_blocks=1,
     batch_size=4,
     buffer_clips=4,
     frames_per_clip=3,
+    from_identity=False,
+    learning_rate_decay="none",
+    precision="32-true",
+    identity="first",
+    previous_dropout=0.0,
+    mirror=0.0,
 )
 
 

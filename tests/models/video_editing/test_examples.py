@@ -13,11 +13,12 @@ from models.video_editing.examples import (
     audio_windows,
     box_mask,
     decode_clip,
+    mirrored,
     to_uint8,
     to_unit,
     validation_examples,
 )
-from tests.models.video_editing.corpus import CONFIG, write_corpus
+from tests.models.video_editing.corpus import CONFIG, decoded_clip, write_corpus
 
 
 def clip_of(example):
@@ -88,16 +89,29 @@ def test_the_order_depends_on_the_seed_alone(tmp_path, buffer_clips, workers):
     assert all(map(torch.equal, first, again)) and not all(map(torch.equal, first, other))
 
 
-def test_shards_are_divided_over_ranks(tmp_path):
-    shards = write_corpus(tmp_path / "set", [2] * 6)
-    for ranks in (2, 3, 5):
-        read = []
-        for rank in range(ranks):
-            examples = TrainingExamples(shards, replace(CONFIG, buffer_clips=2), rank, ranks)
-            share = max(1, 3 // ranks + (rank < 3 % ranks)) * 2  # clips of one time round
-            read += [clip.key for clip in islice(examples._endless(rank, ranks), share)]
-        assert len(set(read)) == 6, "every clip is read in the first time round"
-        assert ranks > 3 or len(read) == 6, "and by one rank only"
+def test_augmentation_does_what_the_config_says():
+    clip, random = decoded_clip(6), np.random.default_rng(0)
+
+    def hidden(previous_dropout):
+        config = replace(CONFIG, previous_dropout=previous_dropout)
+        examples = [clip.training_example(config, random) for _ in range(60)]
+        return sum(torch.equal(example.previous, example.identity) for example in examples)
+
+    assert hidden(1.0) == 60
+    assert hidden(0.0) < 30  # frame 1's previous frame is the identity frame anyway
+    plain, flipped = clip.example(3), mirrored(clip.example(3))
+    assert torch.equal(flipped.frame.flip(1), plain.frame)
+    inside = [box_mask(example.box[None], 32)[0, 0] for example in (plain, flipped)]
+    assert torch.equal(inside[1].flip(1), inside[0])
+    assert torch.equal(flipped.mel, plain.mel)
+
+
+def test_a_random_identity_shows_the_same_clip():
+    random = np.random.default_rng(0)
+    clip = decoded_clip(6)
+    config = replace(CONFIG, identity="random")
+    seen = {clip.training_example(config, random).identity.numpy().tobytes() for _ in range(60)}
+    assert seen == {frame.tobytes() for frame in clip.frames}
 
 
 def test_validation_examples_are_spread_and_fixed(tmp_path):

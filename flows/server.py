@@ -1,0 +1,67 @@
+"""A Prefect API for flows that run where no server does."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from stages.engine import die_with
+
+HOST = "127.0.0.1"
+
+
+class ServerFailed(RuntimeError):
+    """The temporary server ended, or did not answer in time."""
+
+
+@contextmanager
+def prefect_api(seconds: float = 120) -> Iterator[None]:
+    """The server of PREFECT_API_URL if one is set, else a temporary one on loopback, for the length of the block.
+
+    Prefect would start a temporary server itself, but one that outlives a flow that is killed.
+    """
+    if PREFECT_API_URL.value():
+        yield
+        return
+    address = f"http://{HOST}:{free_port()}/api"
+    words = ["--factory", "prefect.server.api.server:create_app", "--host", HOST, "--port", address.split(":")[2].split("/")[0]]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "uvicorn", *words, "--log-level", "error"],
+        env=os.environ | {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"},
+        preexec_fn=partial(die_with, os.getpid()),
+    )
+    try:
+        wait_until_up(f"{address}/health", server, seconds)
+        with temporary_settings({PREFECT_API_URL: address}):
+            yield
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return probe.getsockname()[1]
+
+
+def wait_until_up(address: str, server: subprocess.Popen[bytes], seconds: float = 120) -> None:
+    """Return when `address` answers. Raises ServerFailed if its process ends first, or after `seconds`."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if server.poll() is not None:
+            raise ServerFailed(f"the server for {address} ended with {server.returncode}; what it printed says why")
+        try:
+            urllib.request.urlopen(address, timeout=2)
+            return
+        except OSError:
+            time.sleep(0.2)
+    raise ServerFailed(f"{address} did not answer within {seconds:.0f} s")
