@@ -16,13 +16,14 @@ import os
 import re
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import groupby, pairwise, zip_longest
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
+
+from data.files import atomic_file
 
 INDEX = "index.json"
 
@@ -271,30 +272,6 @@ def write_index(folder: Path, index: Index) -> None:
     """Writes `index.json`, last of all: a folder without it is no shard set."""
     with atomic_file(folder / INDEX) as file:
         file.write(json_bytes(index.to_json()))
-
-
-@contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A file that appears at `path` complete and on the disk, or, after an error or a kill, not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with open(temporary, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes renames inside the folder outlast a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def npy_bytes(array: np.ndarray) -> bytes:

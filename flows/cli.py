@@ -11,7 +11,6 @@ from pathlib import Path
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 import flows  # noqa: F401  (sets where Prefect and MLflow keep their state)
 from stages.params import output, raw_section
@@ -29,16 +28,14 @@ def main() -> None:
 @app.command()
 def where(mlflow_port: int = 5000) -> None:
     """Show where the videos, the report and the MLflow runs are."""
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_row("report", str(output("report", "site") / "index.html"))
+    console.print(f"report      {output('report', 'site') / 'index.html'}")
     for system in raw_section("systems"):
         for video in sorted(output("renders", system).glob("*.mp4")):
-            table.add_row("video", str(video))
-        table.add_row("checkpoint", str(output("checkpoints", system)))
+            console.print(f"video       {video}")
+        console.print(f"checkpoint  {output('checkpoints', system)}")
         run = json.loads((output("published", system) / "run.json").read_text())
         address = f"http://{HOST}:{mlflow_port}/#/experiments/{run['experiment_id']}/runs/{run['run_id']}"
-        table.add_row("MLflow run", f"{address}   (after `make ui`)")
-    console.print(table)
+        console.print(f"MLflow run  {address}  (after `make ui`)")
 
 
 @app.command()

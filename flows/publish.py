@@ -5,7 +5,7 @@ import sys
 
 import mlflow
 
-from stages.engine import in_place
+from data.files import in_place
 from stages.params import output
 
 

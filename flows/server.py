@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
+from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from stages.engine import die_with
@@ -41,6 +42,7 @@ def prefect_api(seconds: float = 120) -> Iterator[None]:
         wait_until_up(f"{address}/health", server, seconds)
         with temporary_settings({PREFECT_API_URL: address}):
             yield
+            APILogWorker.drain_all(timeout=10)  # log lines travel in batches: the last one is still here
     finally:
         server.terminate()
         server.wait()

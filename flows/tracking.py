@@ -76,19 +76,39 @@ def training_run(system: str, state: Path, params: dict[str, Any], dataset: str)
             state.parent.mkdir(parents=True, exist_ok=True)
             state.write_text(json.dumps({"run_id": run.info.run_id}))
             mlflow.log_params(params)
-            mlflow.set_tags({"git.commit": git("rev-parse", "HEAD"), "git.dirty": str(bool(git("status", "--porcelain")))})
+            mlflow.set_tags(
+                {
+                    "git.commit": git("rev-parse", "HEAD"),
+                    "git.dirty": str(bool(git("status", "--porcelain", "--untracked-files=no"))),
+                }
+            )
             digest = dvc_hash(dataset)
             mlflow.log_input(MetaDataset(DvcSource(dataset, digest), name=dataset, digest=digest), context="training")  # type: ignore[abstract]
         yield run.info.run_id
 
 
-def log_curves(run_id: str, rows: list[dict[str, float]]) -> None:
-    """Rows of `{"step", "time" (seconds since 1970), name: value, …}` in one request."""
-    metrics = [
-        Metric(name, value, int(row["time"] * 1000), int(row["step"]))
-        for row in rows
-        for name, value in row.items()
-        if name not in ("step", "time")
-    ]
-    if metrics:
-        mlflow.MlflowClient().log_batch(run_id, metrics=metrics)
+class Curves:
+    """The curves of one run; points that it has already, as after a resumed training, are not logged again."""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        self.client = mlflow.MlflowClient()
+        self.last: dict[str, int] = {}
+
+    def log(self, rows: list[dict[str, float]]) -> None:
+        """Rows of `{"step", "time" (seconds since 1970), name: value, …}` in one request."""
+        metrics = [
+            Metric(name, value, int(row["time"] * 1000), int(row["step"]))
+            for row in rows
+            for name, value in row.items()
+            if name not in ("step", "time") and row["step"] > self._last(name)
+        ]
+        if metrics:
+            self.client.log_batch(self.run_id, metrics=metrics)
+            self.last |= {metric.key: metric.step for metric in metrics}
+
+    def _last(self, name: str) -> int:
+        if name not in self.last:
+            known = self.client.get_metric_history(self.run_id, name)
+            self.last[name] = max((point.step for point in known), default=-1)
+        return self.last[name]

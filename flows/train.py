@@ -22,10 +22,11 @@ import mlflow
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
+from data.files import in_place
 from flows.server import prefect_api
-from flows.tracking import dvc_hash, log_curves, training_run
+from flows.tracking import Curves, dvc_hash, training_run
 from models.trainer import Job, read_progress
-from stages.engine import die_with, in_place
+from stages.engine import code_version, die_with
 from stages.params import output, system_params, work
 
 POLL_SECONDS = 2.0
@@ -65,9 +66,10 @@ def run_trainer(job: Path, folder: Path, run_id: str) -> None:
             start_new_session=True,
             preexec_fn=partial(die_with, os.getpid()),
         )
+    curves = Curves(run_id)
     try:
         for rows in progress_rows(folder / "progress.jsonl", trainer):
-            log_curves(run_id, rows)
+            curves.log(rows)
             logger.info(
                 "step %d: %s",
                 rows[-1]["step"],
@@ -82,7 +84,7 @@ def run_trainer(job: Path, folder: Path, run_id: str) -> None:
         raise TrainingFailed(f"the trainer ended with {trainer.returncode}; {log} says:\n{last}")
 
 
-@flow(name="train")
+@flow(name="train", flow_run_name="train-{system}")
 def train(system: str) -> None:
     """Train one system as `params.yaml` says; leave its checkpoint, its curve and the id of its MLflow run."""
     params = system_params(system)
@@ -96,8 +98,9 @@ def train(system: str) -> None:
         "",
         str(output("checkpoints", system)),
     )
-    # What is trained on what: the same again resumes, anything else starts afresh.
-    content = json.dumps([dataclasses.asdict(job), dvc_hash(str(shards))], sort_keys=True)
+    # What is trained on what, by which code: the same again resumes, anything else starts afresh.
+    code = [code_version(module) for module in ("models.trainer", f"models.{system}.training", f"models.{system}.examples")]
+    content = json.dumps([dataclasses.asdict(job), dvc_hash(str(shards)), code], sort_keys=True)
     folder = work("train", system) / hashlib.sha256(content.encode()).hexdigest()[:12]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "job.json").write_text(json.dumps(dataclasses.asdict(dataclasses.replace(job, work=str(folder))), indent=2))

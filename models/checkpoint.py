@@ -5,8 +5,6 @@ config.json         every field of the system's Config, a dataclass
 card.md             for people: what it was trained on, for how long, how good it is
 """
 
-import os
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
 
-from data.shardset import atomic_file, json_bytes, json_object, sync_folder
+from data.files import atomic_file, in_place
+from data.shardset import json_bytes, json_object
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "card.md"
 
@@ -28,19 +27,11 @@ class BadCheckpoint(Exception):
 
 def write_checkpoint(folder: Path, network: nn.Module, config: Any, card: str) -> None:
     """Writes the folder whole, replacing an earlier one: a crash leaves the old checkpoint, none, or the new one."""
-    making, old = (folder.with_name(f".{folder.name}.{state}") for state in ("making", "old"))
-    for leftover in (making, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    making.mkdir(parents=True)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    for name, content in ((WEIGHTS, save(weights)), (CONFIG, json_bytes(asdict(config))), (CARD, card.encode())):
-        with atomic_file(making / name) as file:
-            file.write(content)
-    if folder.exists():
-        os.rename(folder, old)  # a rename cannot replace a folder that is not empty
-    os.rename(making, folder)
-    sync_folder(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    with in_place(folder) as making:
+        for name, content in ((WEIGHTS, save(weights)), (CONFIG, json_bytes(asdict(config))), (CARD, card.encode())):
+            with atomic_file(making / name) as file:
+                file.write(content)
 
 
 def read_config(folder: Path, config_type: type[T]) -> T:

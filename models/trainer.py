@@ -41,8 +41,8 @@ class JsonLines(Logger):
     def __init__(self, path: Path, resumed_at: int) -> None:
         super().__init__()
         self.path = path
-        # Steps after the last checkpoint are trained again, so they are logged again.
-        kept = [row for row in read_progress(path) if row["step"] <= resumed_at]
+        # Steps are numbered from 0; those after the last checkpoint are trained again, so they are logged again.
+        kept = [row for row in read_progress(path) if row["step"] < resumed_at]
         path.write_text("".join(json.dumps(row) + "\n" for row in kept))
 
     @property

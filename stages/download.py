@@ -13,8 +13,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from data.files import in_place
 from data.manifest import manifest
-from stages.engine import in_place
 from stages.params import output
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from data.files import in_place
 from data.media.video import decode_frames
 from data.shardset import Clip, Index, ShardSet, npy_array, npy_bytes, write_index, write_shard
-from stages.engine import in_place
 from stages.metrics.image import scores
 from stages.metrics.mouth import opening_correlation
 from stages.params import output, section, system_params

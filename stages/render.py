@@ -7,9 +7,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from data.files import in_place
 from data.media import audio, video
 from data.shardset import Clip, ShardSet, json_object, npy_array
-from stages.engine import in_place
 from stages.evaluate import comparison_sheet
 from stages.metrics.image import box_mask
 from stages.params import output, section, system_params

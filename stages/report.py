@@ -12,9 +12,9 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
+from data.files import in_place
 from data.manifest import SPLITS
 from data.shardset import ShardSet
-from stages.engine import in_place
 from stages.params import output, raw_section, system_params
 
 TEMPLATE = Path(__file__).parent / "report.html.j2"

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from data.files import in_place
 from data.manifest import SPLITS, splits
 from data.shardset import Clip, Index, ShardSet, write_index, write_shard
-from stages.engine import JoinedSource, in_place
+from stages.engine import JoinedSource
 from stages.params import output, section
 
 COLUMNS = ("align", "landmarks", "masks", "spectrograms")

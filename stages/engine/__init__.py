@@ -4,13 +4,11 @@
 * workers.py    processes that run the function, and may die of it
 * unfinished.py finished shards of a run that has not finished, found again by what they were made from
 * code.py       which source files can change what a function returns
-* folders.py    output folders that appear whole or not at all
 * progress.py   what a running stage tells
 * mapping.py    map_clips, which puts these together
 """
 
-from stages.engine.code import code_files
-from stages.engine.folders import in_place
+from stages.engine.code import code_files, code_version
 from stages.engine.mapping import EngineParams, StageFailed, map_clips
 from stages.engine.sources import JoinedSource, RawSource, Source, SourceShard
 from stages.engine.workers import die_with
@@ -23,7 +21,7 @@ __all__ = [
     "SourceShard",
     "StageFailed",
     "code_files",
+    "code_version",
     "die_with",
-    "in_place",
     "map_clips",
 ]

@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from data.shardset import Index, LeftOut, ShardEntry, atomic_file, json_bytes, json_object, write_index
-from stages.engine.folders import replace_folder
+from data.files import atomic_file, replace_folder
+from data.shardset import Index, LeftOut, ShardEntry, json_bytes, json_object, write_index
 from stages.engine.sources import SourceShard
 
 

@@ -6,19 +6,11 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from pathlib import Path
 
 import psutil
 
-from tests.project import environment
-
-ROOT = Path(__file__).parents[2]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+from flows.server import free_port
+from tests.project import ROOT, environment
 
 
 def test_ui_serves_on_loopback_and_ends_cleanly(tmp_path):

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from data.shardset import Clip, DamagedShard, Index, LeftOut, ShardSet, json_object, write_index, write_shard
-from stages.engine import EngineParams, JoinedSource, RawSource, StageFailed, code, code_files, in_place, map_clips
+from stages.engine import EngineParams, JoinedSource, RawSource, StageFailed, code, code_files, map_clips
 from stages.engine.unfinished import AlreadyRunning, UnfinishedRun
 from stages.engine.workers import WorkerCannotStart, WorkerPool
 from tests.stages.clip_functions import Params, perform
@@ -416,22 +416,7 @@ def test_raw_source_sorts_cuts_and_knows_its_content():
         RawSource([clips[-1], clips[-1]], 2)
 
 
-# Folders and what is said
-
-
-def test_in_place_is_all_or_nothing(tmp_path):
-    out = tmp_path / "out"
-    with in_place(out) as folder:
-        (folder / "a").write_text("first")
-        assert not out.exists()
-    with pytest.raises(RuntimeError), in_place(out) as folder:
-        (folder / "b").write_text("second")
-        raise RuntimeError
-    assert [path.name for path in out.iterdir()] == ["a"]
-    with in_place(out) as folder:
-        (folder / "c").write_text("third")
-    assert [path.name for path in out.iterdir()] == ["c"]
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+# What is said
 
 
 def test_the_last_line_sums_up(stage, capfd):
