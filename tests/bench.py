@@ -70,8 +70,8 @@ def main() -> None:
     parser.add_argument(
         "--repeats",
         type=int,
-        default=60,
-        help="times that each clip is processed: 60 make 420 clips of 7, as many as half a speaker of GRID",
+        default=45,
+        help="times that each clip is processed: 45 make 315 of seven, a third of a GRID speaker",
     )
     repeats = parser.parse_args().repeats
     with tempfile.TemporaryDirectory() as temporary:
