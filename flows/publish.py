@@ -20,13 +20,16 @@ def publish(system: str) -> None:
         if value is not None
     }
     client = mlflow.MlflowClient()
-    client.get_run(run_id)
+    try:
+        run = client.get_run(run_id)
+    except mlflow.MlflowException as error:
+        again = f"train again with `dvc repro --force --single-item train@{system}`, or name its store in MLFLOW_TRACKING_URI"
+        raise LookupError(f"{system} was trained in run {run_id}, which this MLflow store does not have: {again}") from error
     for name, value in flat.items():
         client.log_metric(run_id, name, value)
     for folder in ("evaluation", "renders"):
         client.log_artifacts(run_id, str(output(folder, system)), folder)
     client.log_artifacts(run_id, str(output("report", "site")), "report")
-    run = client.get_run(run_id)
     with in_place(output("published", system)) as out:
         where = {"experiment_id": run.info.experiment_id, "run_id": run_id, "run_name": run.info.run_name}
         (out / "run.json").write_text(json.dumps(where, indent=2) + "\n")
