@@ -43,6 +43,12 @@ def ui(mlflow_port: int = 5000, prefect_port: int = 4200) -> None:
     """Serve MLflow and Prefect on this machine alone, until Ctrl-C."""
     from flows.server import ServerFailed, wait_until_up
 
+    store = os.environ["MLFLOW_TRACKING_URI"]
+    if not store.startswith("sqlite:"):
+        console.print(
+            "MLFLOW_TRACKING_URI names a server of its own: open that one, or unset it to serve the store of this folder"
+        )
+        raise typer.Exit(1)
     for name, port in (("mlflow", mlflow_port), ("prefect", prefect_port)):
         with socket.socket() as probe:
             if probe.connect_ex((HOST, port)) == 0:
@@ -51,12 +57,7 @@ def ui(mlflow_port: int = 5000, prefect_port: int = 4200) -> None:
     servers = {
         f"http://{HOST}:{mlflow_port}": [
             *("mlflow", "server", "--host", HOST, "--port", str(mlflow_port), "--workers", "1"),
-            *(
-                "--backend-store-uri",
-                os.environ["MLFLOW_TRACKING_URI"],
-                "--default-artifact-root",
-                str(Path("mlruns").resolve()),
-            ),
+            *("--backend-store-uri", store, "--default-artifact-root", str(Path("mlruns").resolve())),
         ],
         f"http://{HOST}:{prefect_port}": ["prefect", "server", "start", "--host", HOST, "--port", str(prefect_port)],
     }

@@ -43,3 +43,12 @@ def test_ui_says_when_a_port_is_taken(tmp_path):
         done = subprocess.run([sys.executable, *words], cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=200)
     assert done.returncode == 1
     assert f"port {port} is taken" in done.stdout
+
+
+def test_ui_does_not_put_a_remote_store_s_address_anywhere(tmp_path):
+    variables = environment(tmp_path) | {"PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": "https://user:secret@example.org"}
+    words = [sys.executable, "-m", "flows.cli", "ui", "--mlflow-port", str(free_port()), "--prefect-port", str(free_port())]
+    done = subprocess.run(words, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "MLFLOW_TRACKING_URI" in done.stdout
+    assert "secret" not in done.stdout + done.stderr
