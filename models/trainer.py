@@ -107,7 +107,9 @@ def train(job: Job) -> None:
     start = time.perf_counter()
     trainer.fit(module, train_batches, val_batches, ckpt_path=last if last.exists() else None, weights_only=True)
     if trainer.is_global_zero:
-        summary = {name: float(trainer.callback_metrics[name]) for name in ("train_loss", "val_loss")} | {
+        # From the file, not from the trainer: one that was killed after its last step has nothing left to do, or to tell.
+        rows = read_progress(work / "progress.jsonl")
+        summary = {name: [row[name] for row in rows if name in row][-1] for name in ("train_loss", "val_loss")} | {
             "steps": trainer.global_step,
             "seconds": round(time.perf_counter() - start, 1),
             "parameters": sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad),

@@ -69,10 +69,5 @@ def talking(path: Path, seconds: float = 2.0, fps: float = 30.0, faces: int = 1,
     return write_video(path, frames, times, voice(seconds) if sound else None)
 
 
-def png(picture: np.ndarray) -> bytes:
-    """For looking at it."""
-    return cv2.imencode(".png", picture[..., ::-1])[1].tobytes()
-
-
 def as_file(data: bytes) -> io.BytesIO:
     return io.BytesIO(data)

@@ -72,6 +72,7 @@ class Config:
             (0 <= self.ema_decay < 1, "ema_decay must be in [0, 1)"),
             (self.audio_std > 0, "audio_std must be above 0"),
             (min(self.buffer_clips, self.frames_per_clip) > 0, "buffer_clips and frames_per_clip must be above 0"),
+            (max(self.val_every, self.log_every) <= self.steps, "val_every and log_every must be at most steps"),
             (self.train_timesteps > 1, "train_timesteps must be at least 2"),
         ):
             if not holds:

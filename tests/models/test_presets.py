@@ -8,8 +8,8 @@ from models.video_editing.config import PRESETS, Config
 
 
 def test_overrides_change_a_preset():
-    config = Config.from_dict("sample", {"steps": 5, "learning_rate": 1, "channels": [32, 32], "attention_levels": []})
-    assert config == replace(PRESETS["sample"], steps=5, learning_rate=1.0, channels=(32, 32), attention_levels=())
+    config = Config.from_dict("sample", {"steps": 500, "learning_rate": 1, "channels": [32, 32], "attention_levels": []})
+    assert config == replace(PRESETS["sample"], steps=500, learning_rate=1.0, channels=(32, 32), attention_levels=())
     assert isinstance(config.learning_rate, float)
 
 
@@ -30,6 +30,7 @@ def test_presets_survive_json(name):
         ({"channels": [32, 40]}, "GroupNorm's 32"),
         ({"head_channels": 40}, "multiples of head_channels"),
         ({"attention_levels": [3]}, "must be levels"),
+        ({"steps": 100}, "val_every and log_every must be at most steps"),
         ({"image_size": 100}, "multiple of 16"),
     ],
 )

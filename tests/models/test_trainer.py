@@ -56,7 +56,14 @@ def test_a_killed_training_goes_on_from_its_last_state(job, tmp_path):
     assert load(tmp_path / "out").config.steps == 60
     card = (tmp_path / "out/card.md").read_text()
     assert "steps: 60" in card
-    assert json.loads((tmp_path / "work/summary.json").read_text())["val_loss"] > 0
+    summary = json.loads((tmp_path / "work/summary.json").read_text())
+    assert summary["val_loss"] > 0
+
+    # Killed after its last step, before anybody took the result: it finds nothing to do and gives the same.
+    (tmp_path / "work/summary.json").unlink()
+    assert start(job).wait(120) == 0
+    again = json.loads((tmp_path / "work/summary.json").read_text())
+    assert {**again, "seconds": 0} == {**summary, "seconds": 0}
 
 
 def test_a_second_training_of_the_same_seed_learns_the_same(job, tmp_path):
