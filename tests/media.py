@@ -1,6 +1,7 @@
 """Small media made by code: a real face (scikit-image's astronaut, NASA, public domain) whose mouth is moved, with a voice."""
 
 import io
+from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 
@@ -41,24 +42,50 @@ def voice(seconds: float) -> np.ndarray:
 
 
 def write_video(
-    path: Path, frames: list[np.ndarray], times: list[float], sound: np.ndarray | None, sound_start: float = 0.0
+    path: Path,
+    frames: Iterable[np.ndarray],
+    times: list[float],
+    sound: np.ndarray | None,
+    sound_start: float = 0.0,
+    codec: str = "libx264",
+    sound_codec: str = "aac",
+    options: dict[str, str] | None = None,
+    rate: Fraction | None = None,
+    rotation: int | None = None,
+    pixel_aspect: Fraction | None = None,
 ) -> Path:
-    """A video whose frames have exactly these time stamps (seconds), constant rate or not."""
+    """A video whose frames have exactly these time stamps (seconds), constant rate or not, to the millisecond.
+
+    rate: frames per second instead, for codecs that know constant rates alone. rotation: degrees anticlockwise by which a player
+    turns it. sound: mono, (samples,), or stereo, (2, samples).
+    """
+    tick = 1 / rate if rate else Fraction(1, 1000)
+    packets = []
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=1000, options={"crf": "10"})
-        stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt, stream.time_base = "yuv420p", Fraction(1, 1000)
-        audio = container.add_stream("aac", rate=RATE, layout="mono") if sound is not None else None
-        for frame, time in zip(frames, times, strict=True):
+        stream = container.add_stream(codec, rate=rate or 1000, options=options or ({"crf": "10"} if codec == "libx264" else {}))
+        stream.pix_fmt, stream.time_base = "yuv420p", tick
+        if rotation is not None:
+            stream.set_display_rotation(rotation)
+        if pixel_aspect is not None:
+            stream.sample_aspect_ratio = pixel_aspect
+        layout = "stereo" if sound is not None and sound.ndim == 2 else "mono"
+        audio = container.add_stream(sound_codec, rate=RATE, layout=layout) if sound is not None else None
+        for index, (frame, time) in enumerate(zip(frames, times, strict=True)):
+            if index == 0:
+                stream.height, stream.width = frame.shape[:2]
             picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
-            picture.pts, picture.time_base = round(time * 1000), Fraction(1, 1000)
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode(None))
+            picture.pts, picture.time_base = round(time / tick), tick
+            packets += stream.encode(picture)
+        packets += stream.encode(None)
         if audio is not None and sound is not None:
-            samples = av.AudioFrame.from_ndarray(sound[None], format="fltp", layout="mono")
+            samples = av.AudioFrame.from_ndarray(np.atleast_2d(sound).astype(np.float32), format="fltp", layout=layout)
             samples.sample_rate, samples.pts, samples.time_base = RATE, round(sound_start * RATE), Fraction(1, RATE)
-            container.mux(audio.encode(samples))
-            container.mux(audio.encode(None))
+            resampler = av.AudioResampler(format=audio.format.name, layout=layout, rate=RATE)
+            for block in [*resampler.resample(samples), *resampler.resample(None)]:
+                packets += audio.encode(block)
+            packets += audio.encode(None)
+        for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
+            container.mux(packet)
     return path
 
 
