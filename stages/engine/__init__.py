@@ -1,7 +1,9 @@
 """Maps a pure function over clips: in parallel, in bounded memory, resumable, whatever a single clip does.
 
 * sources.py    where the clips come from: a corpus, or shard sets joined clip by clip
-* workers.py    processes that run the function, and may die of it
+* pool.py       what every pool of workers does: clips in by order, outcomes out by order, few in memory
+* workers.py    a pool of processes that run the function, and may die of it
+* cluster.py    a pool over a Ray cluster, each of whose cores has such a process
 * unfinished.py finished shards of a run that has not finished, found again by what they were made from
 * code.py       which source files can change what a function returns
 * progress.py   what a running stage tells

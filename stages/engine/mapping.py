@@ -1,21 +1,21 @@
 """map_clips: a stage's clip function over a source of clips, into a shard set."""
 
-import os
+import pickle
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from data.shardset import Clip, Column, Index, LeftOut, Skipped, write_shard
 from stages.engine.code import code_version
+from stages.engine.pool import Failed, Outcome, Pool
 from stages.engine.progress import Progress, summary
 from stages.engine.sources import Source, SourceShard
 from stages.engine.unfinished import FinishedShard, UnfinishedRun
-from stages.engine.workers import Failed, Outcome, WorkerPool
+from stages.engine.workers import WorkerPool, available_cores
 
 P = TypeVar("P")
 
@@ -24,6 +24,7 @@ P = TypeVar("P")
 class EngineParams:
     """How a stage runs; none of it changes what comes out."""
 
+    executor: Literal["local", "ray"] = "local"  # this machine, or the Ray cluster at RAY_ADDRESS (see cluster.py)
     workers: int = 0  # processes; 0 for one per available core
     max_failed: float = 0.05  # the stage fails when more than this fraction of its clips did
     clip_timeout_s: float = 600  # seconds that the function may take for one clip
@@ -31,6 +32,10 @@ class EngineParams:
 
 class StageFailed(Exception):
     """Too many clips failed, or none came out; nothing was written to the output."""
+
+
+class NoRay(ImportError):
+    """`engine.executor` is `ray`, and it is not installed."""
 
 
 def map_clips(
@@ -67,10 +72,8 @@ def map_clips(
                     finished[shard.name] = recalled
                     progress.recalled(len(shard.keys))
 
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        pool = WorkerPool(function, params, engine.workers or cores, engine.clip_timeout_s)
-        with closing(pool.map(clips_to_do())) as outcomes:
-            for shard, of_shard in groupby(outcomes, key=itemgetter(0)):
+        with _pool(pickle.dumps((function, params)), engine) as pool:
+            for shard, of_shard in groupby(pool.map(clips_to_do()), key=itemgetter(0)):
                 finished[shard.name] = _write(run.shards / shard.name, stage, of_shard, progress)
                 run.remember(shard, finished[shard.name])
 
@@ -81,6 +84,16 @@ def map_clips(
         run.publish(index, out)
         progress.finished(index.clips_out, left_out.values())
     return index
+
+
+def _pool(job: bytes, engine: EngineParams) -> Pool:
+    if engine.executor == "local":
+        return WorkerPool(job, engine.workers or available_cores(), engine.clip_timeout_s)
+    try:
+        from stages.engine.cluster import RayPool
+    except ModuleNotFoundError as error:
+        raise NoRay("engine.executor is ray, which is not installed: pip install '.[ray]'") from error
+    return RayPool(job, engine.workers, engine.clip_timeout_s)
 
 
 def _write(path: Path, stage: str, outcomes: Iterable[tuple[SourceShard, str, Outcome]], progress: Progress) -> FinishedShard:
@@ -110,7 +123,7 @@ def _check(stage: str, index: Index, left_out: dict[str, LeftOut], total: int, m
             f"Nothing was written to {out}. Repair the cause and run the stage again: shards without failed clips are "
             f"kept in {work} and not made again."
         )
-    if index.clips_out == 0:
+    if index.clips_out == 0 and total:
         raise StageFailed(
             f"{stage}: no clip came out of {total}: {summary(left_out.values(), 'filtered')}, "
             f"{summary(left_out.values(), 'failed')}. Nothing was written to {out}. Check the stage before this one, "

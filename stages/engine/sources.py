@@ -36,16 +36,28 @@ class Source(Protocol):
 
 
 class RawSource:
-    """Clips of a corpus, sorted by key and cut into shards of `clips_per_shard`. ValueError for a key given twice."""
+    """Clips of a corpus, sorted by key and cut into shards of `clips_per_shard`. ValueError for a key given twice.
 
-    def __init__(self, clips: Sequence[Clip], clips_per_shard: int):
+    left_out: clips that the corpus names but that cannot be used.
+    part: (i, n) for the i-th of n parts: a run of the shards, so that all parts together are the shards of the whole.
+    """
+
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        clips_per_shard: int,
+        left_out: Mapping[str, LeftOut] | None = None,
+        part: tuple[int, int] = (0, 1),
+    ):
         clips = sorted(clips, key=lambda clip: clip.key)
         for earlier, later in pairwise(clips):
             if earlier.key == later.key:
                 raise ValueError(f"the corpus has two clips named {later.key}")
         chunks = [clips[start : start + clips_per_shard] for start in range(0, len(clips), clips_per_shard)]
-        self.shards = [_RawShard(f"{number:05d}.tar", chunk) for number, chunk in enumerate(chunks)]
-        self.left_out: dict[str, LeftOut] = {}
+        shards = [_RawShard(f"{number:05d}.tar", chunk) for number, chunk in enumerate(chunks)]
+        i, n = part
+        self.shards = shards[len(shards) * i // n : len(shards) * (i + 1) // n]
+        self.left_out = dict(left_out or {}) if i == 0 else {}
 
 
 class _RawShard:

@@ -14,18 +14,14 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from itertools import islice
 from math import inf
 from multiprocessing.connection import Connection, wait
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from data.shardset import Clip, Column, Skipped
-
-T = TypeVar("T")
-P = TypeVar("P")
+from stages.engine.pool import Failed, Outcome, Pool, Task, WorkerCannotStart
 
 # A forked worker would inherit locks held by the threads of mediapipe or torch, and the pipes of its siblings.
 SPAWN = multiprocessing.get_context("spawn")
@@ -40,67 +36,31 @@ ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "
 }
 
 
-class WorkerCannotStart(Exception):
-    """The function, its parameters or the main module cannot be loaded in a new process."""
+def available_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-@dataclass(frozen=True)
-class Failed:
-    """What went wrong with a clip: the class of the exception or the end of the worker, and its message on one line."""
+class WorkerPool(Pool):
+    """Runs a clip function in `count` processes of this machine; a clip may take `timeout_s` seconds.
 
-    reason: str
-    detail: str = ""
+    job: the pickled function and its params.
+    """
 
-
-Outcome = Column | Skipped | Failed
-
-
-@dataclass
-class _Task(Generic[T]):
-    tag: T
-    clip: Clip
-    attempts: int = 0
-    outcome: Outcome | None = None
-
-
-class WorkerPool(Generic[P]):
-    """Runs `function(clip, params)` in `count` processes; a clip may take `timeout_s` seconds."""
-
-    def __init__(self, function: Callable[[Clip, P], Column | Skipped], params: P, count: int, timeout_s: float):
-        self._job = pickle.dumps((function, params))
+    def __init__(self, job: bytes, count: int, timeout_s: float):
+        self._job = job
         self._count = count
         self._timeout_s = timeout_s
         self._workers: list[_Worker] = []
 
-    def map(self, clips: Iterable[tuple[T, Clip]]) -> Generator[tuple[T, str, Outcome], None, None]:
-        """The tag, key and outcome of each clip, in the order given.
+    def __exit__(self, *_: object) -> None:
+        for worker in self._workers:
+            worker.end()
+        self._workers.clear()
 
-        At most 2 × count + 2 clips and outcomes are in memory. Raises WorkerCannotStart.
-        """
-        clips = iter(clips)
-        window: deque[_Task[T]] = deque()  # in the order given
-        queue: deque[_Task[T]] = deque()  # those that wait for a worker
-        try:
-            while True:
-                for tag, clip in islice(clips, 2 * self._count + 2 - len(window)):
-                    task = _Task(tag, Clip(clip.key, dict(clip.members)))
-                    window.append(task)
-                    queue.append(task)
-                self._hand_out(queue)
-                if not window:
-                    return
-                outcome = window[0].outcome
-                if outcome is None:
-                    self._collect(queue)
-                else:
-                    task = window.popleft()
-                    yield task.tag, task.clip.key, outcome
-        finally:
-            for worker in self._workers:
-                worker.end()
-            self._workers.clear()
+    def _size(self) -> int:
+        return self._count
 
-    def _hand_out(self, queue: deque[_Task[T]]) -> None:
+    def _hand_out(self, queue: deque[Task[Any]]) -> None:
         busy = sum(worker.task is not None for worker in self._workers)
         while len(self._workers) < min(self._count, busy + len(queue)):
             self._workers.append(_Worker(self._job))
@@ -108,7 +68,7 @@ class WorkerPool(Generic[P]):
             if queue and worker.ready and worker.task is None:
                 worker.give(queue.popleft(), self._timeout_s)
 
-    def _collect(self, queue: deque[_Task[T]]) -> None:
+    def _collect(self, queue: deque[Task[Any]]) -> None:
         """Waits until a worker has answered, died or run out of time."""
         nearest = min(worker.deadline for worker in self._workers)
         timeout = None if nearest == inf else max(0.0, nearest - time.monotonic())
@@ -126,7 +86,7 @@ class WorkerPool(Generic[P]):
                     raise WorkerCannotStart(f"a worker was not ready after {START_TIMEOUT_S} s")
                 worker.task.outcome = Failed("timeout", f"no result after {self._timeout_s:g} s")
 
-    def _bury(self, worker: "_Worker", queue: deque[_Task[T]]) -> None:
+    def _bury(self, worker: "_Worker", queue: deque[Task[Any]]) -> None:
         self._workers.remove(worker)
         how = worker.end(grace_s=5)
         if not worker.ready:
@@ -150,10 +110,10 @@ class _Worker:
             self._process.start()
         theirs.close()
         self.ready = False
-        self.task: _Task | None = None
+        self.task: Task | None = None
         self.deadline = time.monotonic() + START_TIMEOUT_S
 
-    def give(self, task: _Task, timeout_s: float) -> None:
+    def give(self, task: Task, timeout_s: float) -> None:
         self.task = task
         self.deadline = time.monotonic() + timeout_s
         with suppress(OSError):  # it has died: reading from its pipe will say so

@@ -8,6 +8,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from data.shardset import Clip, Column, Skipped
 from stages.engine import EngineParams, RawSource, map_clips
@@ -40,6 +41,9 @@ def perform(clip: Clip, params: Params) -> Column | Skipped:
             raise SystemExit(4)
         case "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        case "kill the parent":
+            os.kill(os.getppid(), signal.SIGKILL)
+            time.sleep(60)
         case "die while answering":
             threading.Thread(target=kill_while_sending).start()
             return {"txt": bytes(20_000_000)}  # more than a pipe holds
@@ -68,10 +72,9 @@ def kill_while_sending() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def run_stage(folder: str, do: list[str]) -> None:
-    """A whole stage with two clips in a shard, for tests that kill its process."""
+def run_stage(folder: str, do: list[str], pause_s: float = 0.01, repeat: int = 1, **engine: Any) -> None:
+    """A whole stage with two clips in a shard, for tests that kill its process or what it runs on."""
     clips = [Clip(f"s1/{number:03d}", {"do": what.encode()}) for number, what in enumerate(do)]
     at = Path(folder)
-    params = Params(str(at / "log"), pause_s=0.01)
-    engine = EngineParams(workers=2)
-    map_clips("perform", perform, params, RawSource(clips, 2), at / "out", at / "work", engine)
+    params = Params(str(at / "log"), pause_s, repeat)
+    map_clips("perform", perform, params, RawSource(clips, 2), at / "out", at / "work", EngineParams(**engine))

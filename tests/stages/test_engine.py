@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import pickle
 import random
 import subprocess
 import sys
@@ -15,8 +16,10 @@ import pytest
 
 from data.shardset import Clip, DamagedShard, Index, LeftOut, ShardSet, json_object, write_index, write_shard
 from stages.engine import EngineParams, JoinedSource, RawSource, StageFailed, code, code_files, map_clips
+from stages.engine.mapping import NoRay
+from stages.engine.pool import WorkerCannotStart
 from stages.engine.unfinished import AlreadyRunning, UnfinishedRun
-from stages.engine.workers import WorkerCannotStart, WorkerPool
+from stages.engine.workers import WorkerPool
 from tests.stages.clip_functions import Params, perform
 
 ROOT = Path(__file__).parents[2]
@@ -106,6 +109,13 @@ def test_a_function_that_no_worker_can_load_is_an_error(stage, monkeypatch):
         stage.run(["fine"], function=module.perform)
 
 
+def test_without_ray_one_is_told_what_to_type(stage, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "stages.engine.cluster", raising=False)
+    with pytest.raises(NoRay, match=r"pip install '\.\[ray\]'"):
+        stage.run(["fine"], replace(TOLERANT, executor="ray"))
+
+
 def test_workers_keep_to_one_thread(stage):
     before = dict(os.environ)
     stage.run(["threads"])
@@ -140,8 +150,9 @@ def test_outcomes_come_in_order_and_few_clips_are_held():
             taken += 1
             yield number, Clip(f"s1/{number:03d}", {"do": b"fine" if number else b"kill"})
 
-    pool = WorkerPool(perform, Params(os.devnull, pause_s=0.01), count=2, timeout_s=30)
-    held = [(number, taken - number) for number, _, _ in pool.map(clips())]
+    job = pickle.dumps((perform, Params(os.devnull, pause_s=0.01)))
+    with WorkerPool(job, count=2, timeout_s=30) as pool:
+        held = [(number, taken - number) for number, _, _ in pool.map(clips())]
     assert [number for number, _ in held] == list(range(30))
     assert max(ahead for _, ahead in held) <= 2 * 2 + 2
 
@@ -150,7 +161,7 @@ def test_outcomes_come_in_order_and_few_clips_are_held():
 
 
 def start(folder: Path, do: list[str]) -> subprocess.Popen:
-    command = f"from tests.stages.clip_functions import run_stage; run_stage({str(folder)!r}, {do})"
+    command = f"from tests.stages.clip_functions import run_stage; run_stage({str(folder)!r}, {do}, workers=2)"
     return subprocess.Popen([sys.executable, "-c", command], cwd=ROOT, stderr=subprocess.DEVNULL)
 
 
@@ -233,12 +244,17 @@ def test_too_many_failures_fail_the_stage_and_only_their_shards_are_made_again(s
     assert index.counts() == {"in": 6, "out": 5, "filtered": 0, "failed": 1}
 
 
-def test_a_stage_without_clips_fails(stage):
+def test_a_stage_of_which_no_clip_comes_out_fails(stage):
     with pytest.raises(StageFailed, match=r"no clip came out of 3: 3 filtered \(no face\), 0 failed"):
         stage.run(["skip"] * 3)
-    with pytest.raises(StageFailed, match="no clip came out of 0"):
-        stage.run([])
     assert not stage.out.exists()
+
+
+def test_a_stage_that_is_given_no_clip_writes_an_empty_set(stage):
+    stage.run([])
+    assert ShardSet(stage.out).index.counts() == {"in": 0, "out": 0, "filtered": 0, "failed": 0}
+    index = map_clips("perform", perform, stage.params, JoinedSource([ShardSet(stage.out)]), stage.out, stage.work, STRICT)
+    assert index.counts() == {"in": 0, "out": 0, "filtered": 0, "failed": 0}
 
 
 def test_a_failed_run_leaves_the_older_output_and_a_good_one_replaces_it(stage):
@@ -414,6 +430,17 @@ def test_raw_source_sorts_cuts_and_knows_its_content():
     assert [a.sha256() == b.sha256() for a, b in zip(source.shards, other.shards, strict=True)] == [True, True, False]
     with pytest.raises(ValueError, match="two clips named s1/001"):
         RawSource([clips[-1], clips[-1]], 2)
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 7])
+def test_parts_are_runs_of_the_shards_of_the_whole(parts):
+    clips = [Clip(f"s1/{number:03d}", {"do": b"fine"}) for number in range(9)]
+    whole = RawSource(clips, 2, {"s1/bad": DARK})
+    divided = [RawSource(clips, 2, {"s1/bad": DARK}, (number, parts)) for number in range(parts)]
+    described = [(shard.name, shard.keys, shard.sha256()) for source in divided for shard in source.shards]
+    assert described == [(shard.name, shard.keys, shard.sha256()) for shard in whole.shards]
+    assert max(len(source.shards) for source in divided) - min(len(source.shards) for source in divided) <= 1
+    assert [source.left_out for source in divided] == [whole.left_out] + [{}] * (parts - 1)
 
 
 # What is said
