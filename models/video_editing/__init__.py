@@ -3,3 +3,5 @@
 The lower face of a video is noised and painted again from the speech, frame after frame. "The release" is the authors'
 code, DanBigioi/DiffusionVideoEditing at 1a7bb2a; where it and the paper disagree, the release is followed.
 """
+
+MAKES = "frames"  # which of stages/judges judges and shows it
