@@ -11,6 +11,8 @@ from pathlib import Path
 
 import typer
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 import flows  # noqa: F401  (sets where Prefect and MLflow keep their state)
 from stages.params import output, raw_section
@@ -36,6 +38,67 @@ def where(mlflow_port: int = 5000) -> None:
         run = json.loads((output("published", system) / "run.json").read_text())
         address = f"http://{HOST}:{mlflow_port}/#/experiments/{run['experiment_id']}/runs/{run['run_id']}"
         console.print(f"MLflow run  {address}  (after `make ui`)")
+
+
+@app.command()
+def datasets() -> None:
+    """List every corpus: its licence and size, what of it is on this disk, and what to do about the rest."""
+    from stages.inventory import holdings
+
+    for one in holdings(raw_section("corpora")):
+        size = f", {_gigabytes(one.size)} in all" if one.size else ""
+        clips = f", {one.clips} clips in shards" if one.clips is not None else ""
+        console.print(f"[bold]{one.corpus}[/bold]  {escape(one.about)}")
+        console.print(f"    licence  {escape(one.licence)}  {one.page}")
+        console.print(f"    on disk  {escape(one.state)}: {_gigabytes(one.here)}{size}{clips}")
+        if one.next:
+            console.print(f"    next     {escape(one.next)}")
+
+
+def _gigabytes(size: float) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
+
+
+@app.command()
+def verify(corpus: str) -> None:
+    """Check every byte of a corpus's shards, and tell what came of it: counts, hours, and what was left out and why."""
+    from data.manifest import corpora
+    from data.shardset import DamagedShard
+    from stages.verify import BrokenPromise
+    from stages.verify import verify as check
+
+    if corpus not in corpora():
+        console.print(f"there is no corpus {corpus}: `talkingface datasets` lists them")
+        raise typer.Exit(1)
+    if not output("shards", corpus).exists():
+        console.print(f"{corpus} has no shards yet: `talkingface datasets` says what to do for them")
+        raise typer.Exit(1)
+    try:
+        report = check(corpus)
+    except (BrokenPromise, DamagedShard) as error:
+        console.print(str(error), style="red", markup=False)
+        raise typer.Exit(1) from error
+    used = ", ".join(f"{count} {split}" for split, count in report["used"].items())
+    console.print(f"{corpus}: {report['clips']} clips found; used: {used}; set aside by the protocol: {report['excluded']}")
+    splits = Table("split", "clips", "hours", "speakers", "frames", "with a face")
+    for split, tally in report["aligned"].items():
+        faces = f"{1 - tally['frames_without_face'] / tally['frames']:.1%}"
+        splits.add_row(*map(str, (split, tally["clips"], tally["hours"], tally["speakers"], tally["frames"], faces)))
+    console.print(splits)
+    spread = report["sound_minus_pictures_ms"]
+    console.print(f"sound is longer than the pictures by {spread['median']} ms (median; {spread['least']} to {spread['most']})")
+    if report["speakers_in_two_splits"]:
+        console.print(f"in more than one split: {', '.join(report['speakers_in_two_splits'][:10])}")
+    if report["left_out"]:
+        reasons = Table("left out", "by", "clips", "such as")
+        for row in report["left_out"]:
+            reasons.add_row(row["reason"], row["stage"], str(row["clips"]), escape(row["example"]))
+        console.print(reasons)
+    for row in report["expected"]:
+        console.print(
+            f"{row['what']}: {row['found']}, expected {row['expected']}",
+            style=None if row["found"] == row["expected"] else "yellow",
+        )
 
 
 @app.command()

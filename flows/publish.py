@@ -15,8 +15,8 @@ def publish(system: str) -> None:
     metrics = json.loads((output("evaluation", system) / "metrics.json").read_text())
     flat = {
         f"test/{row}/{name}": value
-        for row in (system, "copy_identity_frame", "copy_previous_real_frame")
-        for name, value in metrics[row].items()
+        for row, scores in ({system: metrics["own"]} | metrics["baselines"]).items()
+        for name, value in scores.items()
         if value is not None
     }
     client = mlflow.MlflowClient()

@@ -1,4 +1,7 @@
-"""`python -m stages STAGE CORPUS`: run one stage by hand, exactly as `dvc.yaml` does."""
+"""`python -m stages STAGE SUBJECT`: run one stage by hand, exactly as `dvc.yaml` does.
+
+The subject is a corpus (`grid`), a part of one (`grid/0`) or a system (`video_editing`).
+"""
 
 import importlib
 import logging
@@ -10,7 +13,7 @@ STAGES = sorted(path.stem for path in Path(__file__).parent.glob("*.py") if "\nd
 
 def main() -> int:
     if len(sys.argv) != 3 or sys.argv[1] not in STAGES:
-        print(f"usage: python -m stages STAGE CORPUS_OR_SYSTEM\nstages: {', '.join(STAGES)}", file=sys.stderr)
+        print(f"usage: python -m stages STAGE CORPUS | CORPUS/PART | SYSTEM\nstages: {', '.join(STAGES)}", file=sys.stderr)
         return 2
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     # Imported by name, so that worker processes find the stage's function under its own module, not under __main__.

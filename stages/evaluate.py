@@ -1,30 +1,27 @@
-"""Score a trained system on the held-out clips, beside two baselines that need no training and beside other samplers."""
+"""Score a trained system on the held-out clips, beside baselines that need no training and beside other samplers."""
 
 import csv
 import importlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from data.files import in_place
-from data.media.video import decode_frames
-from data.shardset import Clip, Index, ShardSet, npy_array, npy_bytes, write_index, write_shard
-from stages.metrics.image import scores
-from stages.metrics.mouth import opening_correlation
+from data.shardset import Clip, Index, ShardSet, json_object, npy_bytes, write_index, write_shard
+from stages.judges import judge_of
 from stages.params import output, section, system_params
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """How noise becomes a frame."""
+    """How noise becomes a frame, or a motion."""
 
-    sampler: str  # "ddpm" (ancestral, as released) or "ddim"
-    steps: int  # evaluations of the network for each frame
+    sampler: str  # a name that the system's generate.py knows
+    steps: int  # evaluations of the network
 
     @property
     def name(self) -> str:
@@ -33,27 +30,13 @@ class Sampler:
 
 @dataclass(frozen=True)
 class EvaluateParams:
-    """`evaluate` in params.yaml."""
+    """`evaluate.<system>` in params.yaml."""
 
-    sampler: str  # the sampler whose frames are scored as the system's own, and rendered
+    sampler: str  # the sampler whose clips are scored as the system's own, and rendered
     steps: int  # its steps
     against: list[Sampler]  # other samplers, for the table of quality against time
     batch_size: int  # clips generated at once
     seed: int  # of the noise, together with each clip's key
-
-
-def held_out(corpus: str) -> list[Clip]:
-    """The test clips of `corpus`."""
-    return list(ShardSet(output("shards", corpus) / "test").clips())
-
-
-def score(real: Sequence[np.ndarray], fake: Sequence[np.ndarray], boxes: Sequence[np.ndarray]) -> list[dict[str, float]]:
-    """One row a clip. Frame 0 is given to the system, so it does not count."""
-    rows = []
-    for real_THW3, fake_THW3, boxes_T4 in zip(real, fake, boxes, strict=True):
-        row = scores(real_THW3[1:], fake_THW3[1:], boxes_T4[1:])
-        rows.append(row | {"mouth_correlation": opening_correlation(real_THW3, fake_THW3)})
-    return rows
 
 
 def mean_row(rows: list[dict[str, float]]) -> dict[str, float | None]:
@@ -65,66 +48,53 @@ def mean_row(rows: list[dict[str, float]]) -> dict[str, float | None]:
     return means
 
 
-def paste_inside(frames_THW3: np.ndarray, patch_THW3: np.ndarray, boxes_T4: np.ndarray) -> np.ndarray:
-    """`frames` with each frame's box taken from `patch` (of T frames, or of one for all)."""
-    pasted = frames_THW3.copy()
-    for index, (x0, y0, x1, y1) in enumerate(boxes_T4):
-        pasted[index, y0:y1, x0:x1] = patch_THW3[min(index, len(patch_THW3) - 1), y0:y1, x0:x1]
-    return pasted
+def evaluate(
+    system: str,
+    clips: list[Clip],
+    train: Iterable[Clip],
+    checkpoint: Path,
+    params: EvaluateParams,
+    out: Path,
+    generated: Path,
+) -> None:
+    """Write `out/metrics.json`, `out/samplers.csv` and `out/samplers.png`, and what was generated as a shard set."""
+    generator, judge = importlib.import_module(f"models.{system}.generate"), judge_of(system)
+    frames = sum(json_object(clip.members["json"])["frames"] for clip in clips)
 
+    def rows(made: list[np.ndarray]) -> list[dict[str, float]]:
+        return [judge.scores(clip, fake) for clip, fake in zip(clips, made, strict=True)]
 
-def comparison_sheet(rows: list[np.ndarray], columns: int = 8) -> Image.Image:
-    """Videos `(T, H, W, 3)` one below another, `columns` moments of each, twice as large."""
-    moments = np.linspace(1, len(rows[0]) - 1, columns).round().astype(int)
-    sheet = np.concatenate([np.concatenate(list(video[moments]), axis=1) for video in rows], axis=0)
-    return Image.fromarray(sheet).resize((2 * sheet.shape[1], 2 * sheet.shape[0]), Image.Resampling.LANCZOS)
-
-
-def evaluate(system: str, clips: list[Clip], checkpoint: Path, params: EvaluateParams, out: Path, generated: Path) -> None:
-    """Write `out/metrics.json`, `out/samplers.csv` and `out/samplers.png`, and the generated frames as a shard set."""
-    real = [decode_frames(clip.members["mp4"]) for clip in clips]
-    boxes = [npy_array(clip.members["mask.npy"]) for clip in clips]
-    generator = importlib.import_module(f"models.{system}.generate")
-    frames_each = [len(frames) - 1 for frames in real]
-
-    table, samples = [], {}
+    table, made = [], []
     for sampler in (Sampler(params.sampler, params.steps), *params.against):
         start = time.perf_counter()
-        samples[sampler.name] = generator.regenerate(
-            checkpoint, clips, sampler.sampler, sampler.steps, params.batch_size, params.seed
-        )
+        made.append(generator.regenerate(checkpoint, clips, sampler.sampler, sampler.steps, params.batch_size, params.seed))
         seconds = time.perf_counter() - start
-        rows = score(real, samples[sampler.name], boxes)
-        table.append({"sampler": sampler.name, "seconds_per_frame": round(seconds / sum(frames_each), 4)} | mean_row(rows))
+        scored = rows(made[-1])
+        table.append({"sampler": sampler.name, "seconds_per_frame": round(seconds / frames, 4)} | mean_row(scored))
         if len(table) == 1:
-            own, per_clip = samples[sampler.name], rows
-
-    identity = [paste_inside(frames, frames[:1], box) for frames, box in zip(real, boxes, strict=True)]
-    previous = [paste_inside(frames, np.roll(frames, 1, axis=0), box) for frames, box in zip(real, boxes, strict=True)]
+            per_clip = scored
     metrics = {
-        system: mean_row(per_clip) | {"seconds_per_frame": table[0]["seconds_per_frame"]},
-        "copy_identity_frame": mean_row(score(real, identity, boxes)),
-        "copy_previous_real_frame": mean_row(score(real, previous, boxes)),
+        "own": mean_row(per_clip) | {"seconds_per_frame": table[0]["seconds_per_frame"]},
+        "baselines": {name: mean_row(rows(videos)) for name, videos in judge.baselines(clips, train).items()},
         "clips": {clip.key: mean_row([row]) for clip, row in zip(clips, per_clip, strict=True)},
-        "count": {"clips": len(clips), "frames": sum(frames_each)},
+        "count": {"clips": len(clips), "frames": frames},
     }
     (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
     with (out / "samplers.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, table[0])
         writer.writeheader()
         writer.writerows(table)
-    comparison_sheet([real[0], *(videos[0] for videos in samples.values())]).save(out / "samplers.png")
-
+    judge.sheet(clips, made).save(out / "samplers.png")
     shown = [
-        Clip(clip.key, {"json": clip.members["json"], "generated.npy": npy_bytes(frames)})
-        for clip, frames in zip(clips, own, strict=True)
+        Clip(clip.key, {"json": clip.members["json"], judge.MEMBER: npy_bytes(fake)})
+        for clip, fake in zip(clips, made[0], strict=True)
     ]
     write_index(generated, Index.of([write_shard(generated / "00000.tar", shown)], {}))
 
 
 def run(system: str) -> None:
-    clips = held_out(system_params(system).corpus)
-    params = section("evaluate", EvaluateParams)
-    checkpoint = output("checkpoints", system)
+    shards = output("shards", system_params(system).corpus)
+    clips, train = list(ShardSet(shards / "test").clips()), ShardSet(shards / "train").clips()
+    params = section(f"evaluate.{system}", EvaluateParams)
     with in_place(output("evaluation", system)) as out, in_place(output("generated", system)) as generated:
-        evaluate(system, clips, checkpoint, params, out, generated)
+        evaluate(system, clips, train, output("checkpoints", system), params, out, generated)

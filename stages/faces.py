@@ -1,11 +1,8 @@
-"""What this house knows about faces: which of MediaPipe's 478 points is what, and what is done where no face was found."""
+"""Sequences of a face's points: in which frames it was seen, what is done where it was not, and how open its mouth is."""
 
 import numpy as np
 
-POINTS = 478
-RIGHT_SIDE, LEFT_SIDE = 234, 454  # face contour at ear level, on the image's left and right
-UPPER_LIP, LOWER_LIP = 13, 14  # inner lip, middle
-MOUTH_RIGHT, MOUTH_LEFT = 78, 308  # inner corners of the mouth
+from data.mesh import LOWER_LIP, MOUTH_LEFT, MOUTH_RIGHT, UPPER_LIP
 
 
 def seen(landmarks_TP3: np.ndarray) -> np.ndarray:
@@ -27,6 +24,20 @@ def fill_gaps(values: np.ndarray, found_T: np.ndarray) -> np.ndarray:
     flat = values.reshape(len(values), -1)
     filled = np.stack([np.interp(times, times[found_T], column[found_T]) for column in flat.T], axis=1)
     return filled.reshape(values.shape).astype(values.dtype)
+
+
+def smooth(values: np.ndarray, frames: int) -> np.ndarray:
+    """`(T, …)` averaged over `frames` frames (an odd number), centred; the ends are held."""
+    half = frames // 2
+    padded = np.pad(values, ((half, half), *[(0, 0)] * (values.ndim - 1)), mode="edge")
+    return np.mean([padded[i : i + len(values)] for i in range(2 * half + 1)], axis=0)
+
+
+def carried(landmarks_TP3: np.ndarray, transforms_T23: np.ndarray) -> np.ndarray:
+    """`(T, P, 3)` the points where the similarity transforms put them; depth is scaled alike."""
+    xy_TP2 = landmarks_TP3[..., :2] @ transforms_T23[:, :, :2].transpose(0, 2, 1) + transforms_T23[:, None, :, 2]
+    scale_T11 = np.hypot(transforms_T23[:, 0, 0], transforms_T23[:, 1, 0])[:, None, None]
+    return np.concatenate((xy_TP2, landmarks_TP3[..., 2:] * scale_T11), axis=-1).astype(np.float32)
 
 
 def mouth_opening(landmarks_TP3: np.ndarray) -> np.ndarray:

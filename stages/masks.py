@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data.mesh import LEFT_SIDE, RIGHT_SIDE
 from data.shardset import Clip, Column, Skipped, json_object, npy_array, npy_bytes
 from stages.columns import make_column
-from stages.faces import LEFT_SIDE, RIGHT_SIDE, fill_gaps
+from stages.faces import fill_gaps
 
 
 @dataclass(frozen=True)
@@ -45,5 +46,5 @@ def find_masks(clip: Clip, params: MaskParams) -> Column | Skipped:
     return {"mask.npy": npy_bytes(np.rint(fill_gaps(boxes_T4.astype(np.float32), usable_T)).astype(np.int16))}
 
 
-def run(corpus: str) -> None:
-    make_column("masks", find_masks, MaskParams, corpus, reads=["align", "landmarks"])
+def run(part: str) -> None:
+    make_column("masks", find_masks, MaskParams, part, reads=["align", "landmarks"], needs="landmarks.npy")

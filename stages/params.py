@@ -40,6 +40,11 @@ def raw_section(name: str) -> Any:
     return value
 
 
+def parts() -> list[str]:
+    """The names of the parts into which each corpus's work is divided."""
+    return [str(name) for name in raw_section("parts")]
+
+
 @dataclass(frozen=True)
 class SystemParams:
     """`systems.<name>` in params.yaml."""
@@ -55,7 +60,7 @@ def system_params(system: str) -> SystemParams:
 
 
 def output(stage: str, corpus: str) -> Path:
-    """Where `stage` leaves its output for `corpus` (or for a system), as `dvc.yaml` declares it."""
+    """Where `stage` leaves its output for `corpus` (or for a part "corpus/0", or for a system), as `dvc.yaml` declares it."""
     folder = {"download": "raw", "align": "aligned"}.get(stage, stage)
     return Path("data") / folder / corpus
 

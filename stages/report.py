@@ -13,19 +13,10 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 from data.files import in_place
-from data.manifest import SPLITS
-from data.shardset import ShardSet
+from stages.judges import judge_of
 from stages.params import output, raw_section, system_params
 
 TEMPLATE = Path(__file__).parent / "report.html.j2"
-COLUMNS = {  # metric: heading
-    "psnr_mask": "PSNR in mask, dB ↑",
-    "ssim_mask": "SSIM in mask ↑",
-    "psnr_frame": "PSNR of frame, dB ↑",
-    "ssim_frame": "SSIM of frame ↑",
-    "mouth_correlation": "mouth opening, correlation ↑",
-    "seconds_per_frame": "s per frame ↓",
-}
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
@@ -51,23 +42,22 @@ def system_section(system: str, out: Path) -> dict[str, Any]:
     media = out / system
     media.mkdir()
     evaluation, training = output("evaluation", system), output("training", system)
-    metrics = json.loads((evaluation / "metrics.json").read_text())
+    metrics, judge = json.loads((evaluation / "metrics.json").read_text()), judge_of(system)
     draw_curve(read_table(training / "curve.csv"), media / "curve.png")
     shutil.copy(evaluation / "samplers.png", media)
     for path in sorted(output("renders", system).iterdir()):
         shutil.copy(path, media)
-    corpus = system_params(system).corpus
     return {
         "name": system,
-        "corpus": corpus,
+        "corpus": system_params(system).corpus,
         "card": (output("checkpoints", system) / "card.md").read_text(),
-        "rows": [(name.replace("_", " "), metrics[name]) for name in (system, "copy_identity_frame", "copy_previous_real_frame")],
-        "gain": metrics[system]["psnr_mask"] - metrics["copy_identity_frame"]["psnr_mask"],
+        "told": judge.told(metrics),
+        "headings": judge.HEADINGS,
+        "rows": {system: metrics["own"]} | metrics["baselines"],
         "clips": metrics["clips"],
         "count": metrics["count"],
         "samplers": read_table(evaluation / "samplers.csv"),
         "videos": sorted(path.stem for path in media.glob("*.mp4")),
-        "splits": {split: ShardSet(output("shards", corpus) / split).index for split in SPLITS},
         "training": json.loads((training / "metrics.json").read_text()),
     }
 
@@ -76,5 +66,6 @@ def run(name: str) -> None:
     with in_place(output("report", name)) as out:
         systems = [system_section(system, out) for system in raw_section("systems")]
         environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-        page = environment.from_string(TEMPLATE.read_text()).render(systems=systems, columns=COLUMNS)
+        corpora = [json.loads((output("verified", corpus) / "report.json").read_text()) for corpus in raw_section("corpora")]
+        page = environment.from_string(TEMPLATE.read_text()).render(systems=systems, corpora=corpora)
         (out / "index.html").write_text(page)

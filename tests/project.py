@@ -64,8 +64,9 @@ def tiny_project(folder: Path) -> Path:
     wheel = make_wheel(packages, {"tinymedia/talker.mp4": film, "tinymedia/unwanted.txt": b"stays in the wheel"})
     clips = [{"key": f"astronaut/{i}", "file": "talker.mp4", "start": float(i), "end": i + 1.0} for i in range(4)]
     member = {"member": "tinymedia/talker.mp4", "file": "talker.mp4", "sha256": sha256(film)}
-    package = {"requirement": "tinymedia==1.0", "sha256": sha256(wheel.read_bytes()), "members": [member]}
-    manifest = {"licence": "made by a test", "packages": [package], "clips": clips}
+    package = {"package": "tinymedia==1.0", "sha256": sha256(wheel.read_bytes()), "members": [member]}
+    licence = {"name": "made by a test", "page": "https://example.org"}
+    manifest = {"about": "tiny", "licence": licence, "crop": "face", "sources": [package], "settings": {"clips": clips}}
     (folder / "data/manifests/sample.yaml").write_text(yaml.safe_dump(manifest))
     splits = {"train": ["astronaut/0", "astronaut/1"], "val": ["astronaut/2"], "test": ["astronaut/3"]}
     (folder / "data/splits/sample.yaml").write_text(yaml.safe_dump(splits))

@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import importlib
 from pathlib import Path
 
 import networkx
@@ -23,6 +24,9 @@ ONLY_IN = {
     "cv2": ["stages"],
     "librosa": ["stages"],
     "pydantic": ["stages"],
+    "requests": ["stages"],
+    "yt_dlp": ["stages"],
+    "ray": ["stages"],
 }
 
 
@@ -57,7 +61,10 @@ def stage_modules(stage: str, system: str = "video_editing") -> list[str]:
         return []  # the code that logs decides nothing that is an output
     if base == "train":
         return ["models.trainer", *(f"models.{system}.{module}" for module in ("config", "training", "examples"))]
-    return [f"stages.{base}", *([f"models.{system}.generate"] if base == "evaluate" else [])]
+    if base in ("evaluate", "render"):
+        kind = importlib.import_module(f"models.{system}").MAKES
+        return [f"stages.{base}", f"stages.judges.{kind}", *([f"models.{system}.generate"] if base == "evaluate" else [])]
+    return [f"stages.{base}"]
 
 
 def only_words(path: Path) -> bool:
@@ -100,24 +107,24 @@ def finished(tmp_path_factory) -> Path:
 
 FROM_EVALUATE = {"evaluate@video_editing", "render@video_editing", "report", "publish@video_editing"}
 FROM_TRAIN = FROM_EVALUATE | {"train@video_editing"}
-FROM_SHARDS = FROM_TRAIN | {"shards@sample"}
+FROM_SHARDS = FROM_TRAIN | {"shards@sample", "verify@sample"}
+FROM_LANDMARKS = FROM_SHARDS | {f"{stage}@sample-0" for stage in ("landmarks", "masks", "meshes", "parsing")}
+FROM_ALIGN = FROM_LANDMARKS | {f"{stage}@sample-0" for stage in ("align", "spectrograms", "speech")}
 
 
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
-        (
-            "align.smoothing",
-            9,
-            FROM_SHARDS | {"align@sample", "landmarks@sample", "masks@sample", "spectrograms@sample"},
-        ),
-        ("landmarks.max_gap", 3, FROM_SHARDS | {"landmarks@sample", "masks@sample"}),
-        ("masks.min_width", 40, FROM_SHARDS | {"masks@sample"}),
-        ("spectrograms.n_fft", 1024, FROM_SHARDS | {"spectrograms@sample"}),
+        ("align.crops.face.smoothing", 9, FROM_ALIGN),
+        ("motion.min_frames", 9, FROM_ALIGN),
+        ("landmarks.max_gap", 3, FROM_LANDMARKS),
+        ("masks.min_width", 40, FROM_SHARDS | {"masks@sample-0"}),
+        ("spectrograms.n_fft", 1024, FROM_SHARDS | {"spectrograms@sample-0"}),
+        ("speech.encoder", "none", FROM_SHARDS | {"speech@sample-0"}),
         ("shards.clips_per_shard", 2, FROM_SHARDS),
         ("systems.video_editing.overrides", {"steps": 7}, FROM_TRAIN),
         ("systems.video_editing.preset", "multi_speaker", FROM_TRAIN),
-        ("evaluate.steps", 3, FROM_EVALUATE),
+        ("evaluate.video_editing.steps", 3, FROM_EVALUATE),
         ("render.seam", 1, FROM_EVALUATE - {"evaluate@video_editing"}),
         ("engine.workers", 1, set()),
         ("engine.max_failed", 0.5, set()),

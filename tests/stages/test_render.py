@@ -5,10 +5,10 @@ import pytest
 from skimage.transform import SimilarityTransform
 
 from stages.align import warp
-from stages.evaluate import Sampler, mean_row, paste_inside
+from stages.evaluate import Sampler, mean_row
+from stages.judges.frames import paste_back, paste_inside, seam_weights
 from stages.metrics.image import box_mask
 from stages.metrics.mouth import opening_correlation
-from stages.render import paste_back, seam_weights
 from tests.media import astronaut, opening
 
 BOXES = np.array([[20, 55, 109, 128]], np.int16)

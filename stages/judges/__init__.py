@@ -1,0 +1,22 @@
+"""What a system makes, judged and shown: `frames.py` for painted videos, `meshes.py` for faces of points in motion.
+
+Each is a module with
+
+    MEMBER                          of the generated shard set, a .npy file
+    HEADINGS                        name of each score to its heading in the report
+    told(metrics)                   one sentence for the report
+    scores(clip, fake)              a row of scores of one clip, beside its own truth
+    baselines(clips, train)         what needs no training of this system: name to one made clip for each of `clips`
+    sheet(clips, made)              one picture that shows the first clip, real and as each sampler made it
+    film(clip, fake, raw, params)   the video of one clip, real beside made, with its sound, and its contact sheet
+
+and the system's package says which it needs: `MAKES = "frames"` or `"meshes"`.
+"""
+
+import importlib
+from types import ModuleType
+
+
+def judge_of(system: str) -> ModuleType:
+    """The judge of what `system` makes."""
+    return importlib.import_module(f"stages.judges.{importlib.import_module(f'models.{system}').MAKES}")
