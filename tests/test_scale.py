@@ -99,7 +99,7 @@ def make_project(folder: Path) -> Path:
     }
     (folder / "data/manifests/sample.yaml").write_text(yaml.safe_dump(manifest))
     patterns = [f"{Path(file).stem}/*" for file in media]
-    splits = {"train": [*patterns[2:]], "val": [patterns[0]], "test": [patterns[1]]}
+    splits = {"train": patterns[2:], "val": [patterns[0]], "test": [patterns[1]]}
     (folder / "data/splits/sample.yaml").write_text(yaml.safe_dump(splits))
     # Smaller and tighter than a real one, and a second face is refused as in the other crops.
     crops = yaml.safe_load((folder / "params.yaml").read_text())["align"]["crops"]
@@ -128,12 +128,15 @@ def reproduce(folder: Path, cluster_address: str | None = None, meanwhile: Calla
     with (folder / ".said").open("w") as said:
         command = ["dvc", "repro", "verify@sample"]
         process = subprocess.Popen(command, cwd=folder, env=variables, stdout=said, stderr=subprocess.STDOUT)
-        while process.poll() is None:
-            for child in psutil.Process().children(recursive=True):
-                with suppress(psutil.Error):
-                    peak = max(peak, child.memory_info().rss)
-            meanwhile()
-            time.sleep(0.2)
+        try:
+            while process.poll() is None:
+                for child in psutil.Process().children(recursive=True):
+                    with suppress(psutil.Error):
+                        peak = max(peak, child.memory_info().rss)
+                meanwhile()
+                time.sleep(0.2)
+        finally:
+            process.kill()
     assert process.returncode == 0, (folder / ".said").read_text()
     return Repro((folder / ".said").read_text(), peak)
 

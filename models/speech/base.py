@@ -30,12 +30,19 @@ class Encoder(ABC):
     stride, field: in samples at 16 kHz.
     width: numbers in a row.
     levelled: whether it learned from sound of mean 0 and variance 1.
+    piece_s: seconds that it hears at once, at most; of longer sound, pieces.
+    overlap_s, fade_s: that neighbouring pieces share, and in the middle of which the one fades into the other.
+    surround_s: of silence that it hears before and after a sound.
     """
 
     stride: int
     field: int
     width: int
     levelled: bool
+    piece_s: float
+    overlap_s: float
+    fade_s: float
+    surround_s: float
 
     def moments(self, samples: np.ndarray) -> Moments | None:
         """What its pieces have to know of the whole sound; None if nothing."""

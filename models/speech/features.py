@@ -1,9 +1,8 @@
 """Sound of any length to 50 rows a second, each centred on its own fiftieth.
 
-Sound of up to 20 s goes through an encoder whole. Longer sound goes through in pieces of 20 s, of which neighbours share 4 s: the
-inner second of those fades from the one to the other, the outer ones serve as surroundings (the transformers' positional
-convolution sees 1.28 s to each side). Up to the transformer, a hub encoder's pieces have the rows of the whole exactly; Moonshine
-normalises each piece by itself. What attention makes of a row depends on all that is heard with it: no two lengths agree.
+Long sound goes through an encoder in pieces; where two overlap, the one fades into the other, and the ends of both serve as
+surroundings alone. Up to the transformer, the pieces of a hub encoder have exactly the rows of the whole; what attention makes
+of a row depends on all that is heard with it, so sound longer than a piece has other features in one piece than in several.
 """
 
 from collections.abc import Sequence
@@ -15,14 +14,12 @@ from models.speech.base import RATE, Encoder, Piece
 
 ROWS_PER_SECOND = 50
 HOP = RATE // ROWS_PER_SECOND
-PIECE_S, OVERLAP_S, FADE_S = 20.0, 4.0, 1.0
 
 
 def speech_features(encoder: Encoder, sound: np.ndarray, rows: int) -> np.ndarray:
-    """`(rows, width)` float32 of mono `sound` at 16 kHz; row i is centred at (i + 1/2) / 50 s.
+    """`(rows, width)` float32 of mono `sound` at 16 kHz, about [-1, 1]; row i is centred at (i + 1/2) / 50 s.
 
-    The sound is cut, or padded with silence, to the rows' length. Raises ValueError for sound with values that are not finite,
-    or so large that the features are not.
+    The sound is cut, or padded with silence, to the rows' length. ValueError for values that are not finite.
     """
     return batch_features(encoder, [sound], [rows])[0]
 
@@ -34,26 +31,27 @@ def batch_features(encoder: Encoder, sounds: Sequence[np.ndarray], rows: Sequenc
     """
     wholes = [_prepared(encoder, sound, count) for sound, count in zip(sounds, rows, strict=True)]
     own = [np.zeros((_own_rows(encoder, count), encoder.width), np.float32) for count in rows]
-    jobs = [(index, *piece) for index in range(len(own)) for piece in _pieces(len(own[index]), encoder.stride)]
+    jobs = [(index, *piece) for index in range(len(own)) for piece in _pieces(encoder, len(own[index]))]
     jobs.sort(key=lambda job: len(job[2]), reverse=True)  # pieces of a like length together
     for begin in range(0, len(jobs), batch):
         chosen = jobs[begin : begin + batch]
         heard = encoder.rows([_cut(encoder, wholes[index], first, len(weights)) for index, first, weights in chosen])
         for (index, first, weights), features in zip(chosen, heard, strict=True):
             own[index][first : first + len(weights)] += weights[:, None] * features
-    found = [_on_the_clock(features, encoder.stride, count) for features, count in zip(own, rows, strict=True)]
-    if not all(np.isfinite(features).all() for features in found):
-        raise ValueError("the encoder's features are not finite: the sound has values far beyond [-1, 1]")
-    return found
+    return [_on_the_clock(encoder, features, count) for features, count in zip(own, rows, strict=True)]
 
 
 def _own_rows(encoder: Encoder, rows: int) -> int:
-    """Of the encoder's rows, those that lie in the sound."""
-    return -(-rows * HOP // encoder.stride)
+    """How many rows the encoder has for a sound: those that lie in it, and those of the silence around it."""
+    return -(-rows * HOP // encoder.stride) + 2 * _own(encoder, encoder.surround_s) if rows else 0
+
+
+def _own(encoder: Encoder, seconds: float) -> int:
+    return round(seconds * RATE / encoder.stride)
 
 
 def _prepared(encoder: Encoder, sound: np.ndarray, rows: int) -> Piece:
-    """The whole sound, padded by half of what field exceeds stride by: own row j is centred at (j + 1/2) strides."""
+    """The whole sound, levelled, and padded so that the encoder's own rows are centred at (j + 1/2) strides."""
     if not np.isfinite(sound).all():
         at = int(np.flatnonzero(~np.isfinite(sound))[0])
         raise ValueError(f"sample {at} ({at / RATE:.2f} s) of the sound is {sound[at]}: repair the file, or leave it out")
@@ -61,17 +59,17 @@ def _prepared(encoder: Encoder, sound: np.ndarray, rows: int) -> Piece:
     if encoder.levelled and rows:
         deviation = np.sqrt(sound.var(dtype=np.float64) + 1e-7)
         sound = ((sound - sound.mean(dtype=np.float64)) / deviation).astype(np.float32)
-    beside = encoder.field - encoder.stride
-    after = _own_rows(encoder, rows) * encoder.stride - len(sound) + beside - beside // 2
-    samples = np.pad(sound, (beside // 2, after))
+    before = (encoder.field - encoder.stride) // 2 + _own(encoder, encoder.surround_s) * encoder.stride
+    length = (_own_rows(encoder, rows) - 1) * encoder.stride + encoder.field
+    samples = np.pad(sound, (before, length - before - len(sound))) if rows else sound
     return Piece(samples, encoder.moments(samples) if rows else None)
 
 
-def _pieces(own: int, stride: int) -> list[tuple[int, np.ndarray]]:
+def _pieces(encoder: Encoder, own: int) -> list[tuple[int, np.ndarray]]:
     """First row of each piece, and the weight of each of its rows; over the pieces, the weights of a row add up to 1."""
     if own == 0:
         return []
-    piece, overlap, fade = (round(seconds * RATE / stride) for seconds in (PIECE_S, OVERLAP_S, FADE_S))
+    piece, overlap, fade = (_own(encoder, seconds) for seconds in (encoder.piece_s, encoder.overlap_s, encoder.fade_s))
     last = max(0, own - piece)  # as long as the others, so that its rows hear as much
     starts = [*range(0, last, piece - overlap), last]
     found = []
@@ -94,11 +92,12 @@ def _cut(encoder: Encoder, whole: Piece, first: int, rows: int) -> Piece:
     return Piece(whole.samples[begin : begin + (rows - 1) * encoder.stride + encoder.field], whole.moments)
 
 
-def _on_the_clock(own: np.ndarray, stride: int, rows: int) -> np.ndarray:
-    """The encoder's own rows, interpolated linearly in time; the first and the last are held to the ends."""
-    if stride == HOP:
+def _on_the_clock(encoder: Encoder, own: np.ndarray, rows: int) -> np.ndarray:
+    """The encoder's own rows, interpolated linearly in time; without silence around a sound, its ends are held."""
+    if encoder.stride == HOP and encoder.surround_s == 0:
         return own
-    position = ((np.arange(rows) + 0.5) * HOP / stride - 0.5).clip(0, max(len(own) - 1, 0))
+    position = (np.arange(rows) + 0.5) * HOP / encoder.stride - 0.5 + _own(encoder, encoder.surround_s)
+    position = position.clip(0, max(len(own) - 1, 0))
     low = position.astype(int)
     share = (position - low).astype(np.float32)[:, None]
     return (1 - share) * own[low] + share * own[np.minimum(low + 1, len(own) - 1)]

@@ -55,8 +55,12 @@ class HubEncoder(Encoder):
     sound, on where it was cut and on the padding beside it. Here they are given the moments of the whole sound instead: pieces
     then have the rows of the whole up to the transformer, and a batch those of its pieces alone.
 
+    The pieces are GeneFace's 20 s, but with surroundings: the positional convolution sees 1.28 s to each side.
+
     Raises EncoderMissing and ValueError.
     """
+
+    piece_s, overlap_s, fade_s, surround_s = 20.0, 4.0, 1.0, 0.0
 
     def __init__(self, folder: Path, layer: int, device: str):
         preparation = _preparation(folder)
