@@ -1,0 +1,1 @@
+"""Meshes as pictures and films, by processor alone: no window, no graphics driver."""
