@@ -25,9 +25,10 @@ class NoiseSchedule:
 
     "cosine": gamma(u) = cos²((u + 0.008) / 1.008 · π/2) over u in [0, 1] (Nichol & Dhariwal, arXiv 2102.09672).
     "linear": beta_t = 1 - gamma_t / gamma_{t-1} rises from `linear_start` to `linear_end` over `timesteps` steps.
+    "scaled_linear": the root of beta rises so, between the roots of the same two (latent diffusion, arXiv 2112.10752).
     """
 
-    name: Literal["cosine", "linear"]
+    name: Literal["cosine", "linear", "scaled_linear"]
     timesteps: int
     linear_start: float
     linear_end: float
@@ -41,7 +42,9 @@ class NoiseSchedule:
         else:
             # Fewer steps must add as much noise in all: the same betas 100 times instead of 2000 end at gamma = 0.6.
             scale = self.timesteps / steps
-            betas = torch.linspace(scale * self.linear_start, scale * self.linear_end, steps, dtype=torch.float64)
+            power = 0.5 if self.name == "scaled_linear" else 1.0
+            start, end = ((scale * beta) ** power for beta in (self.linear_start, self.linear_end))
+            betas = torch.linspace(start, end, steps, dtype=torch.float64) ** (1 / power)
         return torch.cumprod(1 - betas.clamp(max=MAX_BETA), dim=0)
 
 
