@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -99,6 +100,32 @@ def verify(corpus: str) -> None:
             f"{row['what']}: {row['found']}, expected {row['expected']}",
             style=None if row["found"] == row["expected"] else "yellow",
         )
+
+
+@app.command()
+def speak(
+    sound: Annotated[Path, typer.Argument(help="a file with sound, of any format")],
+    out: Annotated[Path, typer.Argument(help=".mp4: a film; .glb, .npy, .zip of .obj, .csv of ARKit's blendshapes: the motion")],
+    system: Annotated[str, typer.Option(help="a system that moves a mesh")] = "diffspeaker",
+    like: Annotated[str | None, typer.Option(help="key of the clip whose neutral face speaks")] = None,
+    style: Annotated[
+        str | None, typer.Option(help="a speaker of the training set, as whom to speak; else as all of them")
+    ] = None,
+    seed: int = 0,
+    landmarker: Annotated[Path | None, typer.Option(help="MediaPipe's face_landmarker.task, for .csv")] = None,
+) -> None:
+    """Let a trained system's face say a sound of your own."""
+    from av.error import FFmpegError
+
+    from models.checkpoint import BadCheckpoint
+    from stages.speak import speak as say
+
+    try:
+        say(system, sound, out, like, style, seed, landmarker)
+    except (ValueError, LookupError, OSError, FFmpegError, BadCheckpoint) as error:
+        console.print(f"{sound} was not said: {error}", style="red", markup=False)
+        raise typer.Exit(1) from error
+    console.print(f"{out}  (synthetic: say so where you show it)")
 
 
 @app.command()

@@ -17,7 +17,7 @@ def publish(system: str) -> None:
         f"test/{row}/{name}": value
         for row, scores in ({system: metrics["own"]} | metrics["baselines"]).items()
         for name, value in scores.items()
-        if value is not None
+        if isinstance(value, float)
     }
     client = mlflow.MlflowClient()
     try:

@@ -4,7 +4,7 @@ import csv
 import importlib
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,42 +39,63 @@ class EvaluateParams:
     seed: int  # of the noise, together with each clip's key
 
 
-def mean_row(rows: list[dict[str, float]]) -> dict[str, float | None]:
-    """The mean over clips; a value undefined for some clip (NaN) is the mean of the others, or null."""
-    means = {}
-    for name in rows[0]:
+Row = Mapping[str, float | str]
+
+
+def mean_row(rows: Sequence[Row]) -> dict[str, float | str | None]:
+    """The mean over clips; a value undefined for some clip (NaN) is the mean of the others, or null; words are kept."""
+    means: dict[str, float | str | None] = {}
+    for name, first in rows[0].items():
+        if isinstance(first, str):
+            means[name] = first
+            continue
         values = np.array([row[name] for row in rows])
-        means[name] = None if np.isnan(values).all() else round(float(np.nanmean(values)), 4)
+        means[name] = None if np.isnan(values).all() else significant(float(np.nanmean(values)))
     return means
+
+
+def significant(value: float) -> float:
+    """Rounded to five digits: scores are decibels as well as squares of millimetres in metres."""
+    return float(f"{value:.5g}")
 
 
 def evaluate(
     system: str,
     clips: list[Clip],
     train: Iterable[Clip],
+    raw: Path,
     checkpoint: Path,
     params: EvaluateParams,
     out: Path,
     generated: Path,
 ) -> None:
-    """Write `out/metrics.json`, `out/samplers.csv` and `out/samplers.png`, and what was generated as a shard set."""
+    """Write `out/metrics.json`, `out/samplers.csv` and `out/samplers.png`, and what was generated as a shard set.
+
+    raw: the corpus's native files.
+    """
     generator, judge = importlib.import_module(f"models.{system}.generate"), judge_of(system)
     frames = sum(json_object(clip.members["json"])["frames"] for clip in clips)
 
-    def rows(made: list[np.ndarray]) -> list[dict[str, float]]:
-        return [judge.scores(clip, fake) for clip, fake in zip(clips, made, strict=True)]
+    def make(sampler: Sampler, seed: int) -> list[np.ndarray]:
+        return generator.regenerate(checkpoint, clips, sampler.sampler, sampler.steps, params.batch_size, seed)
 
-    table, made = [], []
-    for sampler in (Sampler(params.sampler, params.steps), *params.against):
+    def rows(made: Iterable[np.ndarray]) -> list[Row]:
+        return [judge.scores(clip, fake, raw) for clip, fake in zip(clips, made, strict=True)]
+
+    own = Sampler(params.sampler, params.steps)
+    table, made = [], {}
+    for sampler in (own, *params.against):
         start = time.perf_counter()
-        made.append(generator.regenerate(checkpoint, clips, sampler.sampler, sampler.steps, params.batch_size, params.seed))
-        seconds = time.perf_counter() - start
-        scored = rows(made[-1])
-        table.append({"sampler": sampler.name, "seconds_per_frame": round(seconds / frames, 4)} | mean_row(scored))
-        if len(table) == 1:
+        made[sampler.name] = make(sampler, params.seed)
+        seconds = significant((time.perf_counter() - start) / frames)
+        scored = rows(made[sampler.name])
+        table.append({"sampler": sampler.name, "seconds_per_frame": seconds} | mean_row(scored))
+        if sampler is own:
             per_clip = scored
+    again = zip(clips, made[own.name], make(own, params.seed + 1), strict=True)
+    diversity = significant(float(np.mean([judge.difference(*clip_one_other) for clip_one_other in again])))
     metrics = {
-        "own": mean_row(per_clip) | {"seconds_per_frame": table[0]["seconds_per_frame"]},
+        "own": mean_row(per_clip) | {"diversity": diversity, "seconds_per_frame": table[0]["seconds_per_frame"]},
         "baselines": {name: mean_row(rows(videos)) for name, videos in judge.baselines(clips, train).items()},
         "clips": {clip.key: mean_row([row]) for clip, row in zip(clips, per_clip, strict=True)},
         "count": {"clips": len(clips), "frames": frames},
@@ -84,17 +105,18 @@ def evaluate(
         writer = csv.DictWriter(file, table[0])
         writer.writeheader()
         writer.writerows(table)
-    judge.sheet(clips, made).save(out / "samplers.png")
+    judge.sheet(clips, made, raw).save(out / "samplers.png")
     shown = [
         Clip(clip.key, {"json": clip.members["json"], judge.MEMBER: npy_bytes(fake)})
-        for clip, fake in zip(clips, made[0], strict=True)
+        for clip, fake in zip(clips, made[own.name], strict=True)
     ]
     write_index(generated, Index.of([write_shard(generated / "00000.tar", shown)], {}))
 
 
 def run(system: str) -> None:
-    shards = output("shards", system_params(system).corpus)
+    corpus = system_params(system).corpus
+    shards = output("shards", corpus)
     clips, train = list(ShardSet(shards / "test").clips()), ShardSet(shards / "train").clips()
     params = section(f"evaluate.{system}", EvaluateParams)
     with in_place(output("evaluation", system)) as out, in_place(output("generated", system)) as generated:
-        evaluate(system, clips, train, output("checkpoints", system), params, out, generated)
+        evaluate(system, clips, train, output("download", corpus), output("checkpoints", system), params, out, generated)

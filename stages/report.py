@@ -52,6 +52,7 @@ def system_section(system: str, out: Path) -> dict[str, Any]:
         "corpus": system_params(system).corpus,
         "card": (output("checkpoints", system) / "card.md").read_text(),
         "told": judge.told(metrics),
+        "note": judge.NOTE,
         "headings": judge.HEADINGS,
         "rows": {system: metrics["own"]} | metrics["baselines"],
         "clips": metrics["clips"],

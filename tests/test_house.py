@@ -54,9 +54,9 @@ def test_imports_point_down(floor):
         assert "tests" not in found
 
 
-def stage_modules(stage: str, system: str = "video_editing") -> list[str]:
+def stage_modules(stage: str) -> list[str]:
     """The modules whose code decides what a stage makes."""
-    base = stage.partition("@")[0]
+    base, _, system = stage.partition("@")
     if base == "publish":
         return []  # the code that logs decides nothing that is an output
     if base == "train":
@@ -105,9 +105,12 @@ def finished(tmp_path_factory) -> Path:
     return folder
 
 
-FROM_EVALUATE = {"evaluate@video_editing", "render@video_editing", "report", "publish@video_editing"}
-FROM_TRAIN = FROM_EVALUATE | {"train@video_editing"}
-FROM_SHARDS = FROM_TRAIN | {"shards@sample", "verify@sample"}
+SYSTEMS = ("video_editing", "diffspeaker")
+FROM_REPORT = {"report", *(f"publish@{system}" for system in SYSTEMS)}
+FROM_RENDER = FROM_REPORT | {f"render@{system}" for system in SYSTEMS}
+FROM_EVALUATE = {system: FROM_REPORT | {f"evaluate@{system}", f"render@{system}"} for system in SYSTEMS}
+FROM_TRAIN = {system: FROM_EVALUATE[system] | {f"train@{system}"} for system in SYSTEMS}
+FROM_SHARDS = set.union(*FROM_TRAIN.values()) | {"shards@sample", "verify@sample"}
 FROM_LANDMARKS = FROM_SHARDS | {f"{stage}@sample-0" for stage in ("landmarks", "masks", "meshes", "parsing")}
 FROM_ALIGN = FROM_LANDMARKS | {f"{stage}@sample-0" for stage in ("align", "spectrograms", "speech")}
 
@@ -122,10 +125,12 @@ FROM_ALIGN = FROM_LANDMARKS | {f"{stage}@sample-0" for stage in ("align", "spect
         ("spectrograms.n_fft", 1024, FROM_SHARDS | {"spectrograms@sample-0"}),
         ("speech.encoder", "none", FROM_SHARDS | {"speech@sample-0"}),
         ("shards.clips_per_shard", 2, FROM_SHARDS),
-        ("systems.video_editing.overrides", {"steps": 7}, FROM_TRAIN),
-        ("systems.video_editing.preset", "multi_speaker", FROM_TRAIN),
-        ("evaluate.video_editing.steps", 3, FROM_EVALUATE),
-        ("render.seam", 1, FROM_EVALUATE - {"evaluate@video_editing"}),
+        ("systems.video_editing.overrides", {"steps": 7}, FROM_TRAIN["video_editing"]),
+        ("systems.video_editing.preset", "multi_speaker", FROM_TRAIN["video_editing"]),
+        ("systems.diffspeaker.preset", "mesh", FROM_TRAIN["diffspeaker"]),
+        ("evaluate.video_editing.steps", 3, FROM_EVALUATE["video_editing"]),
+        ("evaluate.diffspeaker.seed", 3, FROM_EVALUATE["diffspeaker"]),
+        ("render.seam", 1, FROM_RENDER),
         ("engine.workers", 1, set()),
         ("engine.max_failed", 0.5, set()),
     ],

@@ -21,25 +21,22 @@ from models.trainer import read_progress
 from tests.project import change_params, environment, run, tiny_project
 
 TINY = {"channels": [32, 32], "attention_levels": [], "steps": 12, "val_every": 4, "log_every": 1, "batch_size": 2}
+SYSTEMS = ("video_editing", "diffspeaker")
+TINY_MESH = {"channels": 32, "feedforward": 32, "steps": 12, "val_every": 4, "log_every": 1, "batch_size": 2}
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Path:
     """A project after its first `dvc repro`."""
     folder = tiny_project(tmp_path_factory.mktemp("project"))
-    video_editing = {"corpus": "sample", "preset": "sample", "overrides": TINY}
+    tiny = {"video_editing": TINY, "diffspeaker": TINY_MESH}
+    other = {"video_editing": {"sampler": "ddpm", "steps": 3}, "diffspeaker": {"sampler": "release", "steps": 3}}
+    own = {"sampler": "ddim", "steps": 2, "batch_size": 2, "seed": 0}
     change_params(
         folder,
-        systems={"video_editing": video_editing},
-        evaluate={
-            "video_editing": {
-                "sampler": "ddim",
-                "steps": 2,
-                "batch_size": 2,
-                "seed": 0,
-                "against": [{"sampler": "ddpm", "steps": 3}],
-            }
-        },
+        systems={name: {"corpus": "sample", "preset": "sample", "overrides": small} for name, small in tiny.items()},
+        evaluate={name: own | {"against": [against]} for name, against in other.items()},
+        render={"mesh_size": 128},
     )
     run(folder, "dvc", "repro")
     return folder
@@ -94,13 +91,28 @@ def test_the_video_plays_with_the_driving_sound(project):
     assert Image.open(path.with_suffix(".png")).size == (8 * 256, 2 * 256)
 
 
+def test_a_mesh_moves_beside_the_real_one(project):
+    (clip,) = ShardSet(project / "data/shards/sample/test").clips()
+    (generated,) = ShardSet(project / "data/generated/diffspeaker").clips()
+    real, fake = npy_array(clip.members["vertices.npy"]), npy_array(generated.members["generated.npy"])
+    assert fake.shape == real.shape == (25, 478, 3)
+    metrics = json.loads((project / "data/evaluation/diffspeaker/metrics.json").read_text())
+    assert metrics["own"]["lve_mm"] == pytest.approx(metrics["clips"][clip.key]["lve_mm"])
+    assert metrics["own"]["regions"] == "mediapipe478-v1"
+    assert metrics["own"]["diversity"] > 0
+    assert set(metrics["baselines"]) == {"template", "mean_motion", "linear_regression"}
+    with av.open(str(project / "data/renders/diffspeaker/astronaut_3.mp4")) as film:
+        assert film.streams.video[0].width == 3 * 128
+        assert film.streams.audio
+
+
 def test_dvc_shows_metrics_plots_and_differences(project):
     shown = json.loads(run(project, "dvc", "metrics", "show", "--json").stdout)
     scores = shown[""]["data"]["data/evaluation/video_editing/metrics.json"]["data"]
     assert scores["own"]["psnr_mask"] > 5
     assert scores["baselines"]["copy_identity_frame"]["psnr_mask"] > 10
     plots = json.loads(run(project, "dvc", "plots", "show", "--json").stdout)
-    assert {"loss of video_editing", "samplers of video_editing"} <= set(plots["data"])
+    assert {f"{what} of {system}" for what in ("loss", "samplers") for system in SYSTEMS} <= set(plots["data"])
     assert not plots.get("errors")
     assert "train@video_editing" in run(project, "dvc", "dag", "--md").stdout
 
@@ -113,11 +125,16 @@ def test_the_report_shows_every_number_and_file_it_names(project):
     for name in names:
         assert (site / name).stat().st_size > 0
     metrics = json.loads((project / "data/evaluation/video_editing/metrics.json").read_text())
-    assert f"{metrics['own']['psnr_mask']:.3f}" in page
-    assert f"{metrics['baselines']['copy_identity_frame']['ssim_frame']:.3f}" in page
+    assert f"{metrics['own']['psnr_mask']:.4g}" in page
+    assert f"{metrics['baselines']['copy_identity_frame']['ssim_frame']:.4g}" in page
+    metrics = json.loads((project / "data/evaluation/diffspeaker/metrics.json").read_text())
+    assert f"{metrics['own']['lve']:.4g}" in page
+    assert metrics["own"]["regions"] in page
 
 
 def test_mlflow_remembers_the_run_its_data_and_its_video(project):
+    mesh = client(project).get_run(json.loads((project / "data/training/diffspeaker/run.json").read_text())["run_id"])
+    assert mesh.data.metrics["test/diffspeaker/lve_mm"] > 0
     run_id = json.loads((project / "data/training/video_editing/run.json").read_text())["run_id"]
     remembered = client(project).get_run(run_id)
     assert remembered.info.status == "FINISHED"
@@ -150,9 +167,30 @@ def test_a_second_repro_does_nothing_and_where_finds_everything(project):
         assert (project / path).exists()
 
 
+def test_the_trained_face_says_a_sound_of_one_s_own(project):
+    speak = (sys.executable, "-m", "flows.cli", "speak", "data/raw/sample/talker.mp4")
+    assert "synthetic" in run(project, *speak, "said.mp4").stdout
+    with av.open(str(project / "said.mp4")) as film:
+        assert film.streams.video[0].frames == 100  # of four seconds
+        assert film.streams.audio
+    run(project, *speak, "said.npy", "--like", "astronaut/0")
+    assert np.load(project / "said.npy").shape == (100, 478, 3)
+    for words, message in (
+        (("other.npy", "--like", "nobody/0"), "no clip nobody/0"),
+        (("other.avi",), "no format '.avi'"),
+        (("other.npy", "--style", "Bob"), "no style Bob"),
+        (("other.npy", "--system", "video_editing"), "does not move a mesh"),
+    ):
+        refused = run(project, *speak, *words, check=False)
+        assert refused.returncode == 1
+        assert message in refused.stdout
+    assert not list(project.glob("other*"))
+
+
 def test_a_changed_number_reruns_its_stage_and_what_follows(project):
     change_params(project, render={"sheet_columns": 4})
-    assert ran(project) == {"render@video_editing", "report", "publish@video_editing"}
+    each = {f"{stage}@{system}" for stage in ("render", "publish") for system in SYSTEMS}
+    assert ran(project) == each | {"report"}
 
 
 def test_training_killed_at_any_moment_resumes_its_own_run(project):

@@ -1,6 +1,6 @@
 """Painted videos: how near the real picture, whether the mouth moves with the real one, and the face back in its source."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,13 @@ HEADINGS = {
     "psnr_frame": "PSNR of frame, dB ↑",
     "ssim_frame": "SSIM of frame ↑",
     "mouth_correlation": "mouth opening, correlation ↑",
+    "diversity": "between two noises, grey levels",
     "seconds_per_frame": "s per frame ↓",
 }
+NOTE = (
+    "Means over frames, then clips; frame 0 of each clip is given and not counted. SSIM: Gaussian window, σ 1.5. "
+    "Copying the previous real frame uses the answer, one frame late: a bound, not a rival."
+)
 
 
 def told(metrics: dict[str, Any]) -> str:
@@ -31,11 +36,17 @@ def told(metrics: dict[str, Any]) -> str:
     return f"The generated lower face is {gain:+.1f} dB in the mask against copying the clip's first frame."
 
 
-def scores(clip: Clip, fake_THW3: np.ndarray) -> dict[str, float]:
+def scores(clip: Clip, fake_THW3: np.ndarray, raw: Path) -> dict[str, float]:
     """Of one clip. Frame 0 is given to the system, so it does not count."""
     real_THW3, boxes_T4 = truth(clip), npy_array(clip.members["mask.npy"])
     row = image.scores(real_THW3[1:], fake_THW3[1:], boxes_T4[1:])
     return row | {"mouth_correlation": opening_correlation(real_THW3, fake_THW3)}
+
+
+def difference(clip: Clip, one_THW3: np.ndarray, other_THW3: np.ndarray) -> float:
+    """Between two videos of one clip: mean difference of a colour in the masks, of 255 levels; frame 0 does not count."""
+    inside_THW = image.box_mask(npy_array(clip.members["mask.npy"]), *one_THW3.shape[1:3])[1:]
+    return float(np.abs(one_THW3[1:].astype(int) - other_THW3[1:])[inside_THW].mean())
 
 
 def truth(clip: Clip) -> np.ndarray:
@@ -61,9 +72,9 @@ def paste_inside(frames_THW3: np.ndarray, patch_THW3: np.ndarray, boxes_T4: np.n
     return pasted
 
 
-def sheet(clips: Sequence[Clip], made: Sequence[Sequence[np.ndarray]]) -> Image.Image:
+def sheet(clips: Sequence[Clip], made: Mapping[str, Sequence[np.ndarray]], raw: Path) -> Image.Image:
     """The same moments of the first clip: real, then as each sampler made it."""
-    return contact_sheet([truth(clips[0]), *(videos[0] for videos in made)])
+    return contact_sheet([truth(clips[0]), *(videos[0] for videos in made.values())])
 
 
 def contact_sheet(rows: list[np.ndarray], columns: int = 8) -> Image.Image:
