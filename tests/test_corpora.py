@@ -192,7 +192,7 @@ def test_lrs3(folder):
 
 
 def test_person(folder):
-    """A film of one's own, beside a file that is none and one that claims 10⁹ pixels."""
+    """A film of one's own, beside a file that is none and has a line break in its name."""
     raw = folder / "data/raw/person"
     person.write_person(raw / "anna.mp4", seconds=24.0)
     (raw / "notes\nof anna.mp4").write_bytes(b"no film")
