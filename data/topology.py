@@ -104,13 +104,13 @@ def mediapipe_mesh() -> Topology:
 
 
 def flame_mesh(folder: Path) -> Topology:
-    """FLAME's 5,023 vertices, by tables that were put into `folder`, VOCASET's. Raises MissingTables.
+    """FLAME's 5,023 vertices, by tables that are fetched into `folder`, VOCASET's. Raises MissingTables.
 
     `FLAME_masks.pkl`: lips, and forehead with eye region, as the release of DiffSpeaker and of SelfTalk ("flame-masks"); else
     `FLAME_lve.txt` and `FLAME_fdd.txt`: FaceDiffuser's wider sets ("flame-lve"). Opening: the two vertices in the middle of
     the lips that Perceptual-3D-Talking-Head's temporal misalignment is measured between.
     """
-    triangles_F3, count = read_ply_triangles(_table(folder, "FLAME_sample.ply", "templates of TimoBolkart/voca"))
+    triangles_F3, count = read_ply_triangles(_table(folder, "FLAME_sample.ply", "template of TimoBolkart/voca"))
     if (folder / "FLAME_masks.pkl").exists():
         masks = unpickle.load(folder / "FLAME_masks.pkl")
         if not isinstance(masks, dict) or not {"lips", "forehead", "eye_region"} <= set(masks):
@@ -118,7 +118,7 @@ def flame_mesh(folder: Path) -> Topology:
         lips, upper = masks["lips"], np.concatenate((masks["forehead"], masks["eye_region"]))
         regions = "flame-masks"
     else:
-        where = "folder of DiffSpeaker; or FLAME_lve.txt and FLAME_fdd.txt as in FaceDiffuser's instead of FLAME_masks.pkl"
+        where = "datasets/vocaset of theEricMa/DiffSpeaker; FLAME_lve.txt and FLAME_fdd.txt of FaceDiffuser may stand for it"
         if not (folder / "FLAME_lve.txt").exists():
             _table(folder, "FLAME_masks.pkl", where)
         lips, upper = (read_indices(_table(folder, f"FLAME_{name}.txt", where)) for name in ("lve", "fdd"))
@@ -127,7 +127,7 @@ def flame_mesh(folder: Path) -> Topology:
 
 
 def biwi_mesh(folder: Path) -> Topology:
-    """BIWI's 23,370 vertices, by tables that were put into `folder`, BIWI's. Raises MissingTables.
+    """BIWI's 23,370 vertices, by tables that are fetched into `folder`, BIWI's. Raises MissingTables.
 
     Lips and upper face: `lve.txt` and `fdd.txt`, which CodeTalker's authors picked by hand and everybody uses ("biwi-lve").
     Triangles: `faces.npy`, which the native templates give, else `BIWI.ply`.
@@ -135,7 +135,7 @@ def biwi_mesh(folder: Path) -> Topology:
     if (folder / "faces.npy").exists():
         triangles_F3, count = np.load(folder / "faces.npy", allow_pickle=False), 23370
     else:
-        triangles_F3, count = read_ply_triangles(_table(folder, "BIWI.ply", "BIWI/templates of Doubiiu/CodeTalker"))
+        triangles_F3, count = read_ply_triangles(_table(folder, "BIWI.ply", "BIWI of Doubiiu/CodeTalker"))
     lips, upper = (read_indices(_table(folder, f"{name}.txt", "BIWI/regions of Doubiiu/CodeTalker")) for name in ("lve", "fdd"))
     return _scanned(BIWI, count, "biwi-lve", lips, upper, [], triangles_F3)
 
@@ -177,7 +177,7 @@ def read_indices(path: Path) -> np.ndarray:
 
 def _table(folder: Path, name: str, where: str) -> Path:
     if not (folder / name).exists():
-        raise MissingTables(f"{folder / name} is not there, and its licence does not let it ship: put it there; it is in {where}")
+        raise MissingTables(f"{folder / name} is not there: `dvc repro download@{folder.name}` fetches it; it is in {where}")
     return folder / name
 
 

@@ -18,7 +18,7 @@ FETCHED = "fetched"
 class Holding:
     """What of a corpus is on this disk.
 
-    size: bytes of all its files as far as they are known beforehand, 0 if of none. here: bytes of its native files.
+    size: bytes of all its files, 0 if they are not known beforehand. here: bytes of its native files.
     clips: of its training shards, None before those are made. next: what to do, "" if nothing is left to do.
     """
 
@@ -80,8 +80,9 @@ def _again(raw: Path) -> str:
 
 
 def _size(known: Manifest) -> int:
-    """Bytes of the files whose size the manifest knows."""
-    return sum(_source_size(source) for source in known.sources)
+    """Bytes of its files; 0 if the manifest does not know the size of each."""
+    sizes = [_source_size(source) for source in known.sources]
+    return sum(sizes) if all(sizes) else 0
 
 
 def _source_size(source: dict[str, Any]) -> int:

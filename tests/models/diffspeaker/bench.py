@@ -1,7 +1,8 @@
 """`python -m tests.models.diffspeaker.bench [vocaset|biwi …]`: the denoising loop of 50 steps, as released and as generated.
 
-Of one clip, speech encoder apart: from noise to vertices, best of three runs, or of as many as begin within 20 s. The plain loop is the release's (`reference.py`)
-with today's attention kernels; its noise, masks and biases are its own work, its table of biases is not. Random weights.
+Of one clip, speech encoder apart: from noise to vertices, best of three runs, or of as many as begin within 20 s. The plain
+loop is the release's (`reference.py`) with today's attention kernels; its noise, masks and biases are its own work, its table
+of biases is not. Random weights.
 """
 
 import resource
