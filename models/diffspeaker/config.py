@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from models.diffusion import NoiseSchedule
+from models.learning_rate import Decay
 from models.presets import WrongConfig, changed, check_types
 
 Audio = Literal["wav2vec2-base", "hubert-base", "speech", "mel"]
@@ -54,7 +55,7 @@ class Config:
     batch_size: int  # clips a step on each GPU (release)
     learning_rate: float  # of AdamW, for the audio encoder too (release)
     weight_decay: float  # of AdamW (release: torch's own)
-    learning_rate_decay: Literal["none", "cosine"]  # "cosine": a short warm-up, then falling to 0 (release: none)
+    learning_rate_decay: Decay  # see models/learning_rate.py (release: none)
     gradient_clip: float  # largest norm of the gradient; 0 is no limit (release)
     steps: int  # optimiser steps: epochs of the release's configs x batches of an epoch
     velocity_weight: float  # λ2, of the error of the differences between frames (release)

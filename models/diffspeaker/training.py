@@ -3,8 +3,6 @@
 B  batch     T  frames of motion     X = 3 x vertices     gamma: alphas_cumprod at a diffusion step
 """
 
-import math
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from models.diffspeaker.config import Config
 from models.diffspeaker.examples import Batch, TrainingExamples
 from models.diffspeaker.network import DiffSpeaker
 from models.diffusion import add_noise
+from models.learning_rate import decaying
 from models.speech.base import EncoderMissing
 from models.speech.encoders import fetch
 
@@ -78,12 +77,6 @@ def objective(network: DiffSpeaker, batch: Batch, step_B: Tensor, gamma_B: Tenso
     return reconstruction(predicted_BTX, x0_BTX, batch.frames, config.velocity_weight, config.length_normalised)
 
 
-def warm_cosine(step: int, steps: int) -> float:
-    """Share of the learning rate: rising over the first thirtieth of the training, then falling to 0 along half a cosine wave."""
-    warm = max(1, steps // 30)
-    return (step + 1) / warm if step < warm else 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
-
-
 class SpeechToMotion(LightningModule):
     """Trains `network`."""
 
@@ -125,10 +118,7 @@ class SpeechToMotion(LightningModule):
         config = self.config
         trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         adam = torch.optim.AdamW(trained, config.learning_rate, weight_decay=config.weight_decay)
-        if config.learning_rate_decay == "none":
-            return adam
-        cosine = torch.optim.lr_scheduler.LambdaLR(adam, partial(warm_cosine, steps=config.steps))
-        return {"optimizer": adam, "lr_scheduler": {"scheduler": cosine, "interval": "step"}}
+        return decaying(adam, config.learning_rate_decay, config.steps)
 
     def save(self, folder: Path, card: str) -> None:
         """Writes the weights as a checkpoint that `generate.load` reads."""

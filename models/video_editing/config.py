@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from models.diffusion import NoiseSchedule, Prediction
+from models.learning_rate import Decay
 from models.presets import WrongConfig, changed, check_types
 
 
@@ -36,9 +37,7 @@ class Config:
     batch_size: int  # frames a step on each GPU (table 1)
     learning_rate: float  # of Adam, constant (table 1)
     weight_decay: float  # of Adam (release: 0)
-    learning_rate_decay: Literal[
-        "none", "cosine"
-    ]  # "cosine": a short warm-up, then falling to 0 at the last step (release: none)
+    learning_rate_decay: Decay  # see models/learning_rate.py (release: none)
     gradient_clip: float  # largest norm of the gradient; 0 is no limit (release)
     steps: int  # optimiser steps: epochs of table 1 x frames / (batch size x GPUs)
     ema_decay: float  # of the moving average of the weights, each step (release)

@@ -3,8 +3,6 @@
 B  batch     H, W  pixels     T  steps of the training schedule
 """
 
-import math
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from models.checkpoint import write_checkpoint
 from models.diffusion import add_noise
+from models.learning_rate import decaying
 from models.video_editing.config import Config
 from models.video_editing.examples import Example, box_mask, to_unit
 from models.video_editing.network import VideoEditingUNet
@@ -45,12 +44,6 @@ def objective(network: nn.Module, config: Config, batch: Example, gamma_B: Tenso
     output_B3HW = network(noisy_B3HW, previous_B3HW, identity_B3HW, batch.mel, gamma_B)
     target_B3HW = epsilon_B3HW if config.prediction == "epsilon" else frame_B3HW
     return torch.where(mask_B1HW, output_B3HW - target_B3HW, 0.0).square().mean()
-
-
-def warm_cosine(step: int, steps: int) -> float:
-    """Share of the learning rate: rising over the first thirtieth of the training, then falling to 0 along half a cosine wave."""
-    warm = max(1, steps // 30)
-    return (step + 1) / warm if step < warm else 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
 class VideoEditing(LightningModule):
@@ -89,10 +82,7 @@ class VideoEditing(LightningModule):
     def configure_optimizers(self) -> Any:
         config = self.config
         adam = torch.optim.Adam(self.network.parameters(), config.learning_rate, weight_decay=config.weight_decay)
-        if config.learning_rate_decay == "none":
-            return adam
-        cosine = torch.optim.lr_scheduler.LambdaLR(adam, partial(warm_cosine, steps=config.steps))
-        return {"optimizer": adam, "lr_scheduler": {"scheduler": cosine, "interval": "step"}}
+        return decaying(adam, config.learning_rate_decay, config.steps)
 
     def save(self, folder: Path, card: str) -> None:
         """Writes the averaged weights as a checkpoint that `generate.load` reads."""
