@@ -3,11 +3,12 @@
 The files are found by reading the import statements, not by importing, so that a test can compare them with `dvc.yaml`.
 """
 
-import ast
+import dis
 import hashlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import CodeType
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("data", "models", "stages")
@@ -61,17 +62,27 @@ def _imported_names(importer: str, file: Path) -> Iterator[str]:
     """Full names of what the file imports, with the packages around it, whose __init__.py run first."""
     package = importer if file.name == "__init__.py" else importer.rpartition(".")[0]
     yield from _with_packages(package)
-    for node in ast.walk(ast.parse(file.read_bytes(), file)):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield from _with_packages(alias.name)
-        elif isinstance(node, ast.ImportFrom):
-            module = node.module or ""
-            if node.level:
-                base = package.split(".")[: len(package.split(".")) - node.level + 1]
-                module = ".".join([*base, module] if module else base)
-            yield from _with_packages(module)
-            yield from (f"{module}.{alias.name}" for alias in node.names)  # each may be a submodule
+    for level, module, names in _imports(compile(file.read_bytes(), file, "exec")):
+        if level:
+            base = package.split(".")[: len(package.split(".")) - level + 1]
+            module = ".".join([*base, module] if module else base)
+        yield from _with_packages(module)
+        yield from (f"{module}.{name}" for name in names)  # each may be a submodule
+
+
+def _imports(code: CodeType) -> Iterator[tuple[int, str, tuple[str, ...]]]:
+    """Level, module and names of every import statement, of functions too.
+
+    Of the bytecode: Python 3.11's ast.parse fails ("recursion depth mismatch") when another one, in a thread or in what the
+    garbage collector calls, comes in between, as happened in a Prefect flow.
+    """
+    steps = [step for step in dis.get_instructions(code) if step.opname != "EXTENDED_ARG"]
+    for level, names, step in zip(steps, steps[1:], steps[2:], strict=False):
+        if step.opname == "IMPORT_NAME":
+            yield level.argval, step.argval, names.argval or ()
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _imports(constant)
 
 
 def _with_packages(name: str) -> Iterator[str]:

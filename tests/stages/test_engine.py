@@ -1,5 +1,7 @@
 """The engine gives the same bytes however it is run, and no clip, worker or kill costs more than it must."""
 
+import ast
+import gc
 import importlib
 import os
 import pickle
@@ -339,6 +341,25 @@ def test_code_files_are_those_that_imports_reach(tmp_path, monkeypatch):
     not_reached = {"data/media/video.py", "stages/engine/__init__.py", "stages/params.py", "models/unrelated.py"}
     found = {path.relative_to(tmp_path).as_posix() for path in code_files("stages.align")}
     assert found == files.keys() - not_reached
+
+
+@pytest.fixture
+def parsing_in_between():
+    """Garbage collection, at almost any moment, parses Python; as another thread may."""
+    thresholds = gc.get_threshold()
+
+    def parse(phase: str, info: dict[str, int]) -> None:
+        ast.parse("a = [1, 2]")
+
+    gc.callbacks.append(parse)
+    gc.set_threshold(20)
+    yield
+    gc.set_threshold(*thresholds)
+    gc.callbacks.remove(parse)
+
+
+def test_code_files_are_found_while_somebody_else_parses(parsing_in_between):
+    assert len(code_files("stages.align")) > 5
 
 
 # Sources
