@@ -23,7 +23,7 @@ ui: $(READY)  ## MLflow and Prefect on this machine alone
 	@talkingface ui
 
 bench: $(READY)
-	@python -m tests.bench
+	@python -m tests.bench && python -m tests.models.diffspeaker.bench vocaset
 
 # cv2 comes in two packages that write the same files; the headless one goes last, as it needs no system library.
 $(READY): requirements.lock pyproject.toml
