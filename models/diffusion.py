@@ -10,7 +10,7 @@ schedule of N steps, and no subset of the training steps. In sampling a whole ba
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -72,3 +72,50 @@ def ddim_step(x_t: Tensor, x0: Tensor, gamma: float, gamma_next: float) -> Tenso
     """Deterministic step (DDIM, arXiv 2010.02502, eq. 12 with sigma 0) to noise level `gamma_next`, 1 in the end."""
     epsilon = (x_t - gamma**0.5 * x0) / (1 - gamma) ** 0.5
     return add_noise(x0, epsilon, gamma_next)
+
+
+class Step(NamedTuple):
+    """Where a sampler is, or was."""
+
+    gamma: float
+    x_t: Tensor  # at that noise level
+    x0: Tensor  # predicted from it
+
+
+def multistep(now: Step, before: Step | None, gamma_next: float) -> Tensor:
+    """Deterministic step to `gamma_next` of second order in λ; of first order, DDIM's, where it begins and where it ends.
+
+    DPM-Solver++ 2M (arXiv 2211.01095, algorithm 2); also the predictor of UniPC-2 (arXiv 2302.04867).
+    """
+    if before is None or gamma_next == 1:
+        return ddim_step(now.x_t, now.x0, now.gamma, gamma_next)
+    # x0 as it will be in the middle of the step, if it goes on as from the step before to this one.
+    step, step_before = log_snr(gamma_next) - log_snr(now.gamma), log_snr(now.gamma) - log_snr(before.gamma)
+    x0 = now.x0 + step / step_before / 2 * (now.x0 - before.x0)
+    return ddim_step(now.x_t, x0, now.gamma, gamma_next)
+
+
+def corrected(now: Step, before: Step | None, earlier: Step | None) -> Step:
+    """`now` with its x_t made again from `before`, as its x0 tells where that step was going; `earlier` is before that.
+
+    The corrector of UniPC-2 with B(h) = exp(h) - 1 (arXiv 2302.04867, algorithm 1). It asks no more of the network.
+    """
+    if before is None:
+        return now
+    difference = now.x0 - before.x0
+    if earlier is None:
+        x0 = before.x0 + difference / 2
+    else:
+        h = log_snr(now.gamma) - log_snr(before.gamma)
+        ratio = (log_snr(earlier.gamma) - log_snr(before.gamma)) / h
+        phi_1 = math.expm1(-h)
+        phi_2 = phi_1 / -h - 1
+        first, second = phi_2 / phi_1, 2 * (phi_2 / -h - 0.5) / phi_1
+        weight = (first - second) / (1 - ratio)  # weights w and v of the two differences: w + v = first, ratio w + v = second
+        x0 = before.x0 + weight / ratio * (earlier.x0 - before.x0) + (first - weight) * difference
+    return now._replace(x_t=ddim_step(before.x_t, x0, before.gamma, now.gamma))
+
+
+def log_snr(gamma: float) -> float:
+    """λ: log of signal over noise, both as standard deviations."""
+    return 0.5 * math.log(gamma / (1 - gamma))

@@ -8,6 +8,9 @@ from models.diffusion import NoiseSchedule, Prediction
 from models.learning_rate import Decay
 from models.presets import WrongConfig, changed, check_types
 
+Audio = Literal["mel", "speech"]
+MEL_BANDS = 256  # of the mel column: librosa's, up to 8 kHz
+
 
 @dataclass(frozen=True)
 class Config:
@@ -23,8 +26,11 @@ class Config:
     dropout: float  # before the second convolution of a residual block (release; table 1 has 0.2 throughout)
     from_identity: bool  # the clean frame is the identity frame plus the output, if that predicts "x0" (release: no)
     noise_level_scale: float  # multiplies gamma before the sinusoid, which at 1 (release) hardly changes with gamma
-    audio_mean: float  # dB, taken off the mel rows; 0 is the release, which feeds raw dB
-    audio_std: float  # dB, divides what remains; 1 is the release
+    audio: Audio  # column of the shards that the frames are painted to (release: mel, in dB)
+    audio_width: int  # numbers in a row of the column
+    audio_mean: float  # taken off the rows; 0 is the release, which feeds raw dB
+    audio_std: float  # divides what remains; 1 is the release
+    speech_encoder: str  # which of models/speech made the speech column, so that bare sound can be heard as it was
 
     # Diffusion
     schedule: Literal["cosine", "linear"]  # of the noise (table 1)
@@ -51,6 +57,8 @@ class Config:
     frames_per_clip: int  # drawn before one clip of the buffer makes way for another; of each clip in validation
     identity: Literal["first", "random"]  # frame of the clip that shows who it is; generation has the first (release: first)
     previous_dropout: float  # probability that training hides the previous frame behind the identity frame (release: 0)
+    previous_perturbation: float  # how far training warps and tints the previous frame, see examples.perturbed (release: 0)
+    audio_dropout: float  # probability that training hears silence instead (release: 0)
     mirror: float  # probability that training mirrors an example (release: 0)
     loader_workers: int  # processes that decode, for each GPU; 0 decodes in the trainer itself
 
@@ -67,7 +75,18 @@ class Config:
             (not any(heads), "channels of levels with attention, and of the last, must be multiples of head_channels"),
             (0 <= self.dropout < 1, "dropout must be in [0, 1)"),
             (not self.from_identity or self.prediction == "x0", 'from_identity needs prediction "x0"'),
-            (0 <= self.previous_dropout <= 1 and 0 <= self.mirror <= 1, "previous_dropout and mirror must be in [0, 1]"),
+            (
+                all(0 <= probability <= 1 for probability in (self.previous_dropout, self.audio_dropout, self.mirror)),
+                "previous_dropout, audio_dropout and mirror must be in [0, 1]",
+            ),
+            (self.previous_perturbation >= 0, "previous_perturbation must be at least 0"),
+            (
+                self.previous_perturbation == 0 or self.previous_dropout < 1,
+                "previous_perturbation needs a previous frame to perturb: set previous_dropout below 1",
+            ),
+            (self.audio != "mel" or self.audio_width == MEL_BANDS, f"audio_width of mel must be {MEL_BANDS}"),
+            (self.audio != "speech" or self.speech_encoder != "", "the speech column needs speech_encoder, the one that made it"),
+            (self.audio_width > 0, "audio_width must be above 0"),
             (0 <= self.ema_decay < 1, "ema_decay must be in [0, 1)"),
             (self.audio_std > 0, "audio_std must be above 0"),
             (min(self.buffer_clips, self.frames_per_clip) > 0, "buffer_clips and frames_per_clip must be above 0"),
@@ -99,8 +118,11 @@ MULTI_SPEAKER = Config(  # CREMA-D: 13.7 M parameters
     dropout=0.1,
     from_identity=False,
     noise_level_scale=1.0,
+    audio="mel",
+    audio_width=MEL_BANDS,
     audio_mean=0.0,
     audio_std=1.0,
+    speech_encoder="",
     schedule="cosine",
     train_timesteps=1000,
     linear_start=1e-6,
@@ -121,6 +143,8 @@ MULTI_SPEAKER = Config(  # CREMA-D: 13.7 M parameters
     frames_per_clip=8,
     identity="first",
     previous_dropout=0.0,
+    previous_perturbation=0.0,
+    audio_dropout=0.0,
     mirror=0.0,
     loader_workers=8,
 )

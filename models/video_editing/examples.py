@@ -1,6 +1,6 @@
 """Shards to batches.
 
-    T  frames of a clip     H, W  pixels     M  1024, one window of the mel spectrogram: 4 rows x 256 bands in dB
+    T  frames of a clip     H, W  pixels     D  numbers of a row of audio, 50 rows a second     M  4 x D, one window
 
 Images are uint8 until they are on the device, a quarter of what float32 would move.
 """
@@ -14,16 +14,19 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from data.media.video import decode_frames
 from data.shardset import Clip, ShardSet, npy_array
 from models.streaming import endless_order, stream
-from models.video_editing.config import Config
-from models.video_editing.network import MEL_BANDS, MEL_ROWS
+from models.video_editing.config import Audio, Config
+from models.video_editing.network import AUDIO_ROWS
 
-SILENCE = -80.0  # dB, the floor of the spectrograms; it also stands for rows before the first
+SILENCE: dict[Audio, float] = {"mel": -80.0, "speech": 0.0}  # dB, the floor of the spectrograms; also for rows before the first
+# The most that a perturbation of 1 does: in radians, of the size, of the width, of the contrast, of the range of levels.
+ROTATION, SCALE, SHIFT, CONTRAST, TINT = 0.05, 0.03, 0.02, 0.1, 0.05
 
 
 class Example(NamedTuple):
@@ -32,7 +35,7 @@ class Example(NamedTuple):
     frame: Tensor  # (H, W, 3) uint8, the target
     previous: Tensor  # (H, W, 3) uint8, the frame before it
     identity: Tensor  # (H, W, 3) uint8, frame 0, or any other in training
-    mel: Tensor  # (M,) float32
+    audio: Tensor  # (M,) float32
     box: Tensor  # (4,) int16, x0 y0 x1 y1 of the part to paint, half open
 
 
@@ -55,10 +58,33 @@ class DecodedClip:
         length = len(self.frames)
         index = random.integers(1, length)
         example = self.example(index, 0 if config.identity == "first" else random.integers(length))
+        # The frame before says almost all of the next one, and a network that trusts it repeats its own errors.
         if random.random() < config.previous_dropout:
-            # The frame before says almost all of the next one, and a network that trusts it repeats its own errors.
             example = example._replace(previous=example.identity)
+        elif config.previous_perturbation:
+            example = example._replace(previous=perturbed(example.previous, config.previous_perturbation, random))
+        if config.audio_dropout and random.random() < config.audio_dropout:
+            example = example._replace(audio=torch.full_like(example.audio, SILENCE[config.audio]))
         return mirrored(example) if random.random() < config.mirror else example
+
+
+def perturbed(image_HW3: Tensor, strength: float, random: np.random.Generator) -> Tensor:
+    """A uint8 image turned, scaled, shifted and tinted a little, as painted frames are a little off.
+
+    The authors propose to warp it against errors that grow from frame to frame, and give no numbers.
+    strength: multiplies the limits above, between which each amount is drawn. Beyond its edge the image goes on as there.
+    """
+    turn, zoom, *shift = random.uniform(-strength, strength, 4) * (ROTATION, SCALE, SHIFT, SHIFT)
+    contrast_3, tint_3 = random.uniform(-strength, strength, (2, 3)) * ((CONTRAST,), (TINT,))
+    cos, sin = (1 + zoom) * np.cos(turn), (1 + zoom) * np.sin(turn)
+    # Coordinates run from -1 to 1, so that a shift of the whole width is 2.
+    affine_23 = torch.tensor([[cos, -sin, 2 * shift[0]], [sin, cos, 2 * shift[1]]], dtype=torch.float32)
+    image_13HW = image_HW3.permute(2, 0, 1)[None].float()
+    grid_1HW2 = F.affine_grid(affine_23[None], list(image_13HW.shape), align_corners=False)
+    warped_HW3 = F.grid_sample(image_13HW, grid_1HW2, padding_mode="border", align_corners=False)[0].permute(1, 2, 0)
+    gain_3 = torch.tensor(1 + contrast_3, dtype=torch.float32)
+    bias_3 = torch.tensor(255 * tint_3 - 127.5 * contrast_3, dtype=torch.float32)  # contrast is about the middle grey
+    return (warped_HW3 * gain_3 + bias_3).round().clamp(0, 255).to(torch.uint8).contiguous()
 
 
 def mirrored(example: Example) -> Example:
@@ -66,32 +92,39 @@ def mirrored(example: Example) -> Example:
     width = example.frame.shape[1]
     x0, y0, x1, y1 = example.box
     frame, previous, identity = (image.flip(1) for image in example[:3])
-    return Example(frame, previous, identity, example.mel, torch.stack((width - x1, y0, width - x0, y1)))
+    return Example(frame, previous, identity, example.audio, torch.stack((width - x1, y0, width - x0, y1)))
 
 
-def audio_windows(mel: np.ndarray) -> np.ndarray:
-    """Spectrogram (2T, 256) -> windows (T, M): frame i hears rows 2i-2 … 2i+1, as released (§3.2 says up to 2i+2).
+def audio_windows(rows_SD: np.ndarray, audio: Audio = "mel") -> np.ndarray:
+    """Rows (2T, D) of a column -> windows (T, M): frame i hears rows 2i-2 … 2i+1, as released (§3.2 says up to 2i+2).
 
-    Without copying: the result shares the memory of one padded spectrogram.
+    Without copying: the result shares the memory of one padded column.
     """
-    padded = np.pad(mel, ((2, 0), (0, 0)), constant_values=SILENCE)
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (MEL_ROWS, MEL_BANDS), writeable=True)
-    return windows[::2].reshape(len(mel) // 2, MEL_ROWS * MEL_BANDS)
+    length, width = rows_SD.shape
+    padded = np.pad(rows_SD, ((2, 0), (0, 0)), constant_values=SILENCE[audio])
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (AUDIO_ROWS, width), writeable=True)
+    return windows[::2].reshape(length // 2, AUDIO_ROWS * width)
 
 
 def decode_clip(clip: Clip, config: Config) -> DecodedClip:
-    """Decodes mp4, mask.npy and mel.npy. ValueError, naming the clip, if they do not fit each other or `config`."""
+    """Decodes mp4, mask.npy and the audio's column. ValueError, naming the clip, if they do not fit each other or `config`."""
+    column = f"{config.audio}.npy"
+    if missing := [member for member in ("mp4", "mask.npy", column) if member not in clip.members]:
+        raise ValueError(f"clip {clip.key} has no {' and no '.join(missing)}: run the stage that makes it")
     frames = decode_frames(clip.members["mp4"])
-    boxes, mel = npy_array(clip.members["mask.npy"]), npy_array(clip.members["mel.npy"])
+    boxes, rows_SD = npy_array(clip.members["mask.npy"]), npy_array(clip.members[column])
     length, size = len(frames), config.image_size
     for name, found, expected in (
         ("mp4", frames.shape, (length, size, size, 3)),
         ("mask.npy", boxes.shape, (length, 4)),
-        ("mel.npy", mel.shape, (2 * length, MEL_BANDS)),
+        (column, rows_SD.shape, (2 * length, config.audio_width)),
     ):
         if found != expected:
-            raise ValueError(f"clip {clip.key}: {name} has the shape {found}, not {expected}: run its stage again")
-    return DecodedClip(clip.key, frames, boxes.astype(np.int16), audio_windows(mel.astype(np.float32)))
+            remedy = "set audio_width in the system's overrides" if found[:1] == (2 * length,) else "run its stage again"
+            raise ValueError(f"clip {clip.key}: {name} has the shape {found}, not {expected}: {remedy}")
+    if not np.isfinite(rows_SD).all():
+        raise ValueError(f"clip {clip.key} has a {column} that is not finite: run its stage again")
+    return DecodedClip(clip.key, frames, boxes.astype(np.int16), audio_windows(rows_SD.astype(np.float32), config.audio))
 
 
 class TrainingExamples(IterableDataset[Example]):

@@ -18,19 +18,20 @@ from torch.utils.data import default_collate
 
 from data.shardset import Clip
 from models.checkpoint import read_config, read_weights
-from models.diffusion import ddim_step, ddpm_step, predicted_x0
+from models.diffusion import Step, corrected, ddim_step, ddpm_step, multistep, predicted_x0
 from models.video_editing.config import Config
 from models.video_editing.examples import DecodedClip, Example, box_mask, decode_clip, to_uint8, to_unit
 from models.video_editing.network import VideoEditingUNet
 
-Sampler = Literal["ddpm", "ddim"]
+Sampler = Literal["ddpm", "ddim", "dpm++", "unipc"]
 
 
 def load(checkpoint: Path) -> VideoEditingUNet:
     """The network of a checkpoint folder, ready to generate. Raises BadCheckpoint."""
     network = VideoEditingUNet(read_config(checkpoint, Config))
     read_weights(checkpoint, network)
-    return network.eval()
+    # The layout that convolutions are fastest in: on a CPU it saves a sixth of the time of multi_speaker, a twelfth of sample.
+    return network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def regenerate(
@@ -55,7 +56,8 @@ def generate(
 ) -> list[np.ndarray]:
     """The frames of each clip, (T, H, W, 3) uint8, painted inside the boxes and untouched outside them.
 
-    sampler: "ddpm" is ancestral sampling, as released; "ddim" is deterministic and good with few steps.
+    sampler: "ddpm" is ancestral sampling, as released. The others are deterministic and good with few steps: "ddim", and of
+        second order "dpm++" (DPM-Solver++ 2M) and "unipc"; each step of any asks the network once.
     steps: of a new noise schedule, for each frame; any number, whatever the network was trained with.
     batch_size: clips painted at once. On a CPU no bit of a clip's result depends on it, or on the other clips.
     """
@@ -95,15 +97,25 @@ def paint(
         previous_B3HW = identity_B3HW  # as in all of its training
     mask_B1HW = box_mask(batch.box, network.config.image_size)
     x_t = torch.where(mask_B1HW, noise(len(gammas)).to(device), real_B3HW)
+    # As trained: a network that has not met bfloat16 hardly tells the release's last noise levels apart in it.
+    half = device.type == "cuda" and network.config.precision == "bf16-mixed"
+    before: Step | None = None
+    earlier: Step | None = None
     for step in reversed(range(len(gammas))):
         gamma, gamma_next = gammas[step], gammas[step - 1] if step else 1.0
         gamma_B = torch.full((len(x_t),), gamma, device=device)
-        output = _row_by_row_on_cpu(network, x_t, previous_B3HW, identity_B3HW, batch.mel, gamma_B)
-        x0 = predicted_x0(output, network.config.prediction, x_t, gamma)
-        if sampler == "ddim":
-            x_t = ddim_step(x_t, x0, gamma, gamma_next)
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            output = _row_by_row_on_cpu(network, x_t, previous_B3HW, identity_B3HW, batch.audio, gamma_B).float()
+        now = Step(gamma, x_t, predicted_x0(output, network.config.prediction, x_t, gamma))
+        if sampler == "unipc":
+            now = corrected(now, before, earlier)
+        if sampler == "ddpm":
+            x_t = ddpm_step(now.x_t, now.x0, gamma, gamma_next, noise(step).to(device))
+        elif sampler == "ddim":
+            x_t = ddim_step(now.x_t, now.x0, gamma, gamma_next)
         else:
-            x_t = ddpm_step(x_t, x0, gamma, gamma_next, noise(step).to(device))
+            x_t = multistep(now, before, gamma_next)
+        before, earlier = now, before
         # Outside the mask the network has only ever seen clean pixels.
         x_t = torch.where(mask_B1HW, x_t, real_B3HW)
     return torch.where(mask_B1HW.permute(0, 2, 3, 1), to_uint8(x_t), batch.frame).cpu().numpy()

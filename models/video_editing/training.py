@@ -41,7 +41,7 @@ def objective(network: nn.Module, config: Config, batch: Example, gamma_B: Tenso
     mask_B1HW = box_mask(batch.box, config.image_size)
     noised_B3HW = add_noise(frame_B3HW, epsilon_B3HW, gamma_B[:, None, None, None])
     noisy_B3HW = torch.where(mask_B1HW, noised_B3HW, frame_B3HW)
-    output_B3HW = network(noisy_B3HW, previous_B3HW, identity_B3HW, batch.mel, gamma_B)
+    output_B3HW = network(noisy_B3HW, previous_B3HW, identity_B3HW, batch.audio, gamma_B)
     target_B3HW = epsilon_B3HW if config.prediction == "epsilon" else frame_B3HW
     return torch.where(mask_B1HW, output_B3HW - target_B3HW, 0.0).square().mean()
 

@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from data.shardset import Clip, ShardSet, npy_bytes
+from models.video_editing import examples
 from models.video_editing.examples import (
     TrainingExamples,
     audio_windows,
@@ -27,7 +28,7 @@ def clip_of(example):
 
 def frame_of(example):
     """The last two of a window's rows are those of its own frame, at frame - 80 dB."""
-    return round(float(example.mel[-1]) + 80)
+    return round(float(example.audio[-1]) + 80)
 
 
 def test_audio_windows():
@@ -83,7 +84,7 @@ def test_the_order_depends_on_the_seed_alone(tmp_path, buffer_clips, workers):
 
     def drawn(seed):
         examples = TrainingExamples(shards, replace(CONFIG, buffer_clips=buffer_clips, seed=seed))
-        return [batch.mel for batch in islice(DataLoader(examples, 4, num_workers=workers), 6)]
+        return [batch.audio for batch in islice(DataLoader(examples, 4, num_workers=workers), 6)]
 
     first, again, other = drawn(0), drawn(0), drawn(1)
     assert all(map(torch.equal, first, again)) and not all(map(torch.equal, first, other))
@@ -103,7 +104,78 @@ def test_augmentation_does_what_the_config_says():
     assert torch.equal(flipped.frame.flip(1), plain.frame)
     inside = [box_mask(example.box[None], 32)[0, 0] for example in (plain, flipped)]
     assert torch.equal(inside[1].flip(1), inside[0])
-    assert torch.equal(flipped.mel, plain.mel)
+    assert torch.equal(flipped.audio, plain.audio)
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.5, 2.0])
+def test_a_perturbed_frame_is_a_little_off(monkeypatch, strength):
+    """A picture whose levels are its own coordinates says where each of its pixels comes from."""
+    x, y = np.meshgrid(np.arange(128), np.arange(128))
+    levels = np.stack([2 * x, 2 * y, np.full((128, 128), 100)], axis=2).astype(np.uint8)
+    image, random = torch.from_numpy(levels), np.random.default_rng(0)
+
+    def off(**limits):  # by how many levels, in 20 perturbations
+        for name in ("ROTATION", "SCALE", "SHIFT", "CONTRAST", "TINT"):
+            monkeypatch.setattr(examples, name, limits.get(name, 0.0))
+        return [examples.perturbed(image, strength, random).numpy().astype(int) - levels for _ in range(20)]
+
+    middle = slice(24, 104)
+    for changed, limit in (
+        (off(SHIFT=0.02), 0.02 * 128),
+        (off(SCALE=0.03), 0.03 * 40),
+        (off(ROTATION=0.05), 0.05 * 40 + 0.1),
+    ):
+        pixels = np.abs([one[middle, middle, :2] for one in changed]) / 2  # each pixel is two levels
+        assert strength * limit / 2 <= pixels.max() <= strength * limit + 0.5
+        assert not any(one[..., 2].any() for one in changed), "one colour stays that colour"
+    shifted = off(SHIFT=0.02)
+    assert all(len(np.unique(one[middle, middle, axis])) <= 2 for one in shifted for axis in (0, 1))
+    tinted = np.array(off(TINT=0.05))[:, middle, middle]
+    assert np.ptp(tinted, axis=(1, 2)).max() == 0
+    assert strength * 255 * 0.025 <= np.abs(tinted).max() <= strength * 255 * 0.05 + 0.5
+    contrasted = np.array(off(CONTRAST=0.1))
+    assert np.abs(contrasted[:, :, 63:65, 0]).max() <= 1, "the middle grey stays"
+    assert strength * 127 * 0.05 <= np.abs(contrasted).max() <= strength * 127 * 0.1 + 0.5
+    if strength == 0:
+        assert not any(one.any() for one in off(ROTATION=1.0, SCALE=1.0, SHIFT=1.0, CONTRAST=1.0, TINT=1.0))
+
+
+def test_only_the_previous_frame_is_perturbed():
+    clip, config = decoded_clip(6), replace(CONFIG, previous_perturbation=1.0)
+    plain = [clip.training_example(CONFIG, np.random.default_rng(seed)) for seed in range(30)]
+    changed = [clip.training_example(config, np.random.default_rng(seed)) for seed in range(30)]
+    for one, other in zip(plain, changed, strict=True):
+        assert torch.equal(one.frame, other.frame) and torch.equal(one.identity, other.identity)
+        assert other.previous.dtype == torch.uint8 and not torch.equal(one.previous, other.previous)
+    hidden = [clip.training_example(replace(config, previous_dropout=0.5), np.random.default_rng(seed)) for seed in range(60)]
+    assert 15 < sum(torch.equal(example.previous, example.identity) for example in hidden) < 45
+
+
+@pytest.mark.parametrize("audio, silence", [("mel", -80.0), ("speech", 0.0)])
+def test_training_hears_silence_as_often_as_the_config_says(audio, silence):
+    clip, random = decoded_clip(6), np.random.default_rng(0)
+    config = replace(CONFIG, audio_dropout=0.3, audio=audio, speech_encoder="moonshine-tiny")
+    heard = [clip.training_example(config, random).audio for _ in range(200)]
+    assert 35 < sum(torch.equal(one, torch.full_like(one, silence)) for one in heard) < 85
+    assert all(one.any() for one in (clip.training_example(CONFIG, random).audio for _ in range(20)))
+
+
+def test_speech_instead_of_the_spectrogram(tmp_path):
+    clip = next(ShardSet(write_corpus(tmp_path / "set", [4])).clips())
+    config = replace(CONFIG, audio="speech", audio_width=24, speech_encoder="moonshine-tiny")
+    rows = np.random.default_rng(0).standard_normal((8, 24)).astype(np.float16)
+    with pytest.raises(ValueError, match=r"speaker/clip00 has no speech\.npy"):
+        decode_clip(clip, config)
+    decoded = decode_clip(Clip(clip.key, clip.members | {"speech.npy": npy_bytes(rows)}), config)
+    windows = decoded.windows.reshape(4, 4, 24)
+    assert windows.dtype == np.float32
+    assert not windows[0, :2].any() and np.array_equal(windows[0, 2:], rows[:2])
+    assert np.array_equal(windows[3], rows[4:8])
+    with pytest.raises(ValueError, match=r"speaker/clip00: speech.npy .* \(8, 288\): set audio_width"):
+        decode_clip(Clip(clip.key, clip.members | {"speech.npy": npy_bytes(rows)}), replace(config, audio_width=288))
+    rows[3, 3] = np.nan
+    with pytest.raises(ValueError, match=r"speaker/clip00 has a speech.npy that is not finite"):
+        decode_clip(Clip(clip.key, clip.members | {"speech.npy": npy_bytes(rows)}), config)
 
 
 def test_a_random_identity_shows_the_same_clip():

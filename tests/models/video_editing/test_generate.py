@@ -1,21 +1,28 @@
+from dataclasses import replace
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
+from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
 
 from data.shardset import ShardSet
 from models.checkpoint import write_checkpoint
-from models.video_editing.examples import to_uint8
-from models.video_editing.generate import generate, load, regenerate
+from models.video_editing.examples import to_uint8, to_unit
+from models.video_editing.generate import Sampler, generate, load, regenerate
 from tests.models.video_editing.corpus import CONFIG, decoded_clip, write_corpus
 from tests.models.video_editing.test_network import randomised
 
 LENGTHS = [4, 2, 5, 1, 3]
+SAMPLERS = get_args(Sampler)
 
 
 @pytest.fixture(scope="module")
-def network():
+def network(tmp_path_factory):
     torch.manual_seed(0)
-    return randomised(CONFIG)
+    folder = tmp_path_factory.mktemp("checkpoint")
+    write_checkpoint(folder / "checkpoint", randomised(CONFIG), CONFIG, "")
+    return load(folder / "checkpoint")
 
 
 @pytest.fixture(scope="module")
@@ -23,12 +30,12 @@ def clips():
     return [decoded_clip(length, seed) for seed, length in enumerate(LENGTHS)]
 
 
-@pytest.mark.parametrize("sampler", ["ddpm", "ddim"])
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_batched_is_alone_bit_for_bit(network, clips, sampler):
     seeds = range(len(clips))
-    alone = [generate(network, [clip], [seed], sampler, 3, 1)[0] for clip, seed in zip(clips, seeds, strict=True)]
-    for batch_size in (2, 3, 5):
-        for one, other in zip(alone, generate(network, clips, seeds, sampler, 3, batch_size), strict=True):
+    alone = [generate(network, [clip], [seed], sampler, 4, 1)[0] for clip, seed in zip(clips, seeds, strict=True)]
+    for batch_size in (2, 5):
+        for one, other in zip(alone, generate(network, clips, seeds, sampler, 4, batch_size), strict=True):
             assert np.array_equal(one, other)
 
 
@@ -60,7 +67,7 @@ def test_noise_follows_from_the_seed(network, clips):
 
 
 def test_what_the_network_predicts_is_painted(clips):
-    """With x0 prediction, a network that answers with the identity frame paints it, by either sampler."""
+    """With x0 prediction, a network that answers with the identity frame paints it, by any sampler."""
     (clip,) = clips[:1]
 
     class Copies(torch.nn.Module):
@@ -74,7 +81,7 @@ def test_what_the_network_predicts_is_painted(clips):
             seen.append(to_uint8(noisy)[0].numpy())
             return identity
 
-    for sampler in ("ddpm", "ddim"):
+    for sampler in SAMPLERS:
         seen: list[np.ndarray] = []
         (painted,) = generate(Copies().eval(), [clip], [0], sampler, 4, 1)
         for index, (x0, y0, x1, y1) in enumerate(clip.boxes[1:], start=1):
@@ -82,6 +89,46 @@ def test_what_the_network_predicts_is_painted(clips):
             for noisy in seen[4 * (index - 1) : 4 * index]:
                 noisy[y0:y1, x0:x1] = clip.frames[index, y0:y1, x0:x1]
                 assert np.array_equal(noisy, clip.frames[index]), "outside the box every step sees the real pixels"
+
+
+@pytest.mark.parametrize("prediction", ["x0", "epsilon"])
+@pytest.mark.parametrize("sampler, theirs", [("dpm++", DPMSolverMultistepScheduler), ("unipc", UniPCMultistepScheduler)])
+def test_paints_as_the_schedulers_of_diffusers_do(clips, sampler, theirs, prediction):
+    steps, clip = 6, clips[1]
+
+    class Answers(torch.nn.Module):
+        config = replace(CONFIG, prediction=prediction)
+
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(()))
+
+        def forward(self, noisy, previous, identity, audio, gamma):
+            blurred = torch.nn.functional.avg_pool2d(noisy, 3, stride=1, padding=1)  # pixels outside the box tell too
+            return torch.sin(blurred + identity + gamma[:, None, None, None])
+
+    network = Answers().eval()
+    (painted,) = generate(network, [clip], [3], sampler, steps, 1)
+
+    scheduler = theirs(
+        steps, beta_schedule="squaredcos_cap_v2", solver_order=2, prediction_type="sample", timestep_spacing="trailing"
+    )
+    scheduler.set_timesteps(steps)
+    real, identity = to_unit(torch.from_numpy(clip.frames[1:2])), to_unit(torch.from_numpy(clip.frames[:1]))
+    inside = torch.zeros(1, 1, 32, 32, dtype=torch.bool)
+    x0, y0, x1, y1 = clip.boxes[1]
+    inside[..., y0:y1, x0:x1] = True
+    noise = np.random.default_rng((3, 1, steps)).standard_normal((3, 32, 32), np.float32)
+    x_t = torch.where(inside, torch.from_numpy(noise), real)
+    for step in scheduler.timesteps:
+        gamma = scheduler.alphas_cumprod[step]
+        output = network(x_t, None, identity, None, gamma[None])
+        clean = output if prediction == "x0" else (x_t - (1 - gamma).sqrt() * output) / gamma.sqrt()
+        x_t = torch.where(inside, scheduler.step(clean.clamp(-1, 1), step, x_t).prev_sample, real)
+    expected = to_uint8(x_t)[0].detach().numpy().astype(int)
+    assert np.abs(painted[1].astype(int) - expected).max() <= 1
+    (other,) = generate(network, [clip], [3], "ddim", steps, 1)
+    assert np.abs(other[1].astype(int) - expected).max() > 3
 
 
 def test_dropout_is_refused(clips):
