@@ -129,6 +129,30 @@ def speak(
 
 
 @app.command()
+def edit(
+    video: Annotated[Path, typer.Argument(help="a video with a face")],
+    audio: Annotated[Path, typer.Argument(help="what the face is to say: a file with sound, of any format")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="the film, an .mp4 at 25 frames/s")],
+    face: Annotated[str, typer.Option(help="where there are two faces: largest, left or right, anew in each shot")] = "largest",
+    length: Annotated[
+        str, typer.Option(help="where the voice outlasts the video: loop (forth and back), hold (the last frame) or trim")
+    ] = "loop",
+    seed: int = 0,
+) -> None:
+    """Let the face of a video say another voice; a killed run goes on where it was."""
+    from models.checkpoint import BadCheckpoint
+    from models.speech.base import EncoderMissing
+    from stages.edit import edit as make
+
+    try:
+        make(video, audio, out, face, length, seed)  # type: ignore[arg-type]  # checked there
+    except (ValueError, OSError, BadCheckpoint, EncoderMissing) as error:
+        console.print(f"{out} was not made: {error}", style="red", markup=False)
+        raise typer.Exit(1) from error
+    console.print(f"{out}  (synthetic: say so where you show it)")
+
+
+@app.command()
 def ui(mlflow_port: int = 5000, prefect_port: int = 4200) -> None:
     """Serve MLflow and Prefect on this machine alone, until Ctrl-C."""
     from flows.server import ServerFailed, wait_until_up

@@ -1,0 +1,185 @@
+"""A video whose face says another voice: what `talkingface edit` does.
+
+The video is read twice, so that its frames never stand in memory together: first to find shots and faces (shots.py), then,
+frame by frame, to paint (painting.py), put the paint back (pasting.py) and encode (film.py). A killed run goes on where it
+was: what is found and painted stands in a folder named by a hash of all that it depends on, until the film is whole.
+
+* The film runs at `align.fps`, 25 frames/s, as the network does: a source of another rate is read by time, as everywhere here.
+* The film is as long as the voice. Where the voice outlasts the video, `loop` plays the video forth and back, `hold` holds its
+  last frame, and `trim` ends with the video.
+* Frames without a face, and faces in profile, are kept as they are. The detector sees two faces at most, and none much smaller
+  than a tenth of the picture's width. Who is who is told by place alone, anew in each shot.
+* Of the voice, all of the network's column is in memory: librosa's transform takes 40 MB a minute while it is made.
+* What the voice does not say is not made up: in silence the mouth closes as far as the network has learnt it.
+"""
+
+import hashlib
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TypeVar, get_args
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from data.files import atomic_file
+from data.media import audio, video
+from data.shardset import json_bytes
+from models.checkpoint import CONFIG, WEIGHTS
+from models.speech.encoders import encoder
+from models.speech.features import ROWS_PER_SECOND, speech_features
+from models.video_editing import generate
+from models.video_editing.config import Config
+from models.video_editing.examples import audio_windows
+from stages.align import AlignParams, Crop
+from stages.edit.film import Length, played, write_film
+from stages.edit.painting import Painter, painted
+from stages.edit.pasting import Paster
+from stages.edit.shots import Face, Places, find_places
+from stages.engine import code_version
+from stages.evaluate import EvaluateParams
+from stages.masks import MaskParams
+from stages.params import output, section, work
+from stages.rendering import RenderParams
+from stages.spectrograms import SpectrogramParams, mel_spectrogram
+
+SYSTEM = "video_editing"
+CROP = "face"  # of align.crops: the one that moves with the face, on which the system is trained
+
+T = TypeVar("T")
+
+
+class CannotEdit(ValueError):
+    """What was asked for is not there, or not to be had in this way."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that decides on the film beside the two files, the checkpoint and the code."""
+
+    face: Face
+    length: Length
+    seed: int  # of the noise
+    align: AlignParams
+    masks: MaskParams
+    spectrograms: SpectrogramParams
+    sampling: EvaluateParams
+    render: RenderParams
+
+    @property
+    def crop(self) -> Crop:
+        return self.align.crops[CROP]
+
+
+def edit(source: Path, voice: Path, out: Path, face: Face, length: Length, seed: int) -> None:
+    """Writes `out`, an .mp4 in which the face of the video `source` says `voice`, whole or not at all.
+
+    voice: a file with sound, of any format, or another video. face: which one, where there are two. Progress is told on stderr.
+    Raises CannotEdit, Unusable for a file that cannot be used, BadCheckpoint, and EncoderMissing for what the network hears with.
+    """
+    check(source, voice, out, face, length)
+    settings = Settings(
+        face,
+        length,
+        seed,
+        section("align", AlignParams),
+        section("masks", MaskParams),
+        section("spectrograms", SpectrogramParams),
+        section(f"evaluate.{SYSTEM}", EvaluateParams),
+        section("render", RenderParams),
+    )
+    checkpoint = output("checkpoints", SYSTEM)
+    painter = Painter(generate.load(checkpoint), settings.sampling, seed)
+    if painter.config.image_size != settings.crop.size:
+        raise CannotEdit(
+            f"{checkpoint} paints {painter.config.image_size} pixels, and align.crops.{CROP}.size is {settings.crop.size}"
+        )
+    folder = work("edit", made_from(source, voice, checkpoint, settings))
+    align = settings.align
+    try:
+        sound = audio.samples_at(voice, align.sample_rate)
+        if not len(sound):
+            raise CannotEdit(f"{voice}: its sound has no length")
+        heard = -(-len(sound) * align.fps // align.sample_rate)  # frames; a begun one counts, or the voice's end is lost
+        with bars() as progress:
+            places = placed(source, heard, settings, folder / "places.npz", progress)
+            count = min(heard, len(places)) if length == "trim" else heard
+            windows_NM = audio_windows(column(painter.config, sound, count, settings), painter.config.audio)
+            del sound
+            with atomic_file(out) as file:
+                faces = painted(played(source, len(places), align.fps, length), places, windows_NM, painter, folder)
+                paster = Paster(settings.render.seam)
+                frames = (paster.paste(*one) for one in told(progress, "painting", faces, count))
+                write_film(file, source, frames, align.fps, settings.render.crf, voice, count / align.fps)
+    except video.MediaError as error:
+        raise CannotEdit(f"{error.filename or source}: {error.strerror}") from error
+    shutil.rmtree(folder)
+
+
+def check(source: Path, voice: Path, out: Path, face: str, length: str) -> None:
+    """Raises CannotEdit for what can be seen without opening a file."""
+    for path in (source, voice):
+        if not path.is_file():
+            raise CannotEdit(f"there is no file {path}")
+    if out.suffix != ".mp4":
+        raise CannotEdit(f"{out}: the film is an .mp4: name it so")
+    if not out.parent.is_dir():
+        raise CannotEdit(f"there is no folder {out.parent}")
+    if out.exists() and any(out.samefile(path) for path in (source, voice)):
+        raise CannotEdit(f"{out} is what the film is made from: name another file")
+    for name, value, kinds in (("face", face, get_args(Face)), ("length", length, get_args(Length))):
+        if value not in kinds:
+            raise CannotEdit(f"--{name} {value}: it is one of {', '.join(kinds)}")
+
+
+def made_from(source: Path, voice: Path, checkpoint: Path, settings: Settings) -> str:
+    """A name that is another whenever the film could be another."""
+    digests = []
+    for path in (source, voice, checkpoint / WEIGHTS, checkpoint / CONFIG):
+        with path.open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    all_of_it = json_bytes({"files": digests, "settings": asdict(settings), "code": code_version("stages.edit")})
+    return hashlib.sha256(all_of_it).hexdigest()[:16]
+
+
+def placed(source: Path, heard: int, settings: Settings, kept: Path, progress: Progress) -> Places:
+    """Where the face is in the first `heard` frames, as found now or, in `kept`, by an earlier run. CannotEdit without a face."""
+    if kept.exists():
+        return Places.read(kept)
+    fps = settings.align.fps
+    lasts = video.duration(source)
+    expected = heard if lasts is None else min(heard, max(1, round(lasts * fps)))
+    frames = told(progress, "finding the face", video.frames_at(source, fps, 0.0, heard / fps), expected)
+    places = find_places(frames, settings.face, settings.crop, settings.masks)
+    if not places.found.any():
+        raise CannotEdit(f"{source}: no face in any of {len(places)} frames that could be painted")
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    places.write(kept)
+    return places
+
+
+def column(config: Config, sound: np.ndarray, frames: int, settings: Settings) -> np.ndarray:
+    """`(2 · frames, D)` float32: what the network is used to hear, of the new voice."""
+    align = settings.align
+    if config.audio == "mel":
+        return mel_spectrogram(sound, align.sample_rate, frames, align.fps, settings.spectrograms)
+    rows = round(ROWS_PER_SECOND * frames / align.fps)
+    return speech_features(encoder(config.speech_encoder), sound, rows)
+
+
+def bars() -> Progress:
+    """What a running edit tells, on stderr."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True))
+
+
+def told(progress: Progress, what: str, things: Iterable[T], total: int) -> Iterator[T]:
+    """`things` as they come, counted by a bar. total: how many there are, as far as is known."""
+    task = progress.add_task(what, total=total)
+    done = 0
+    for done, thing in enumerate(things, 1):
+        yield thing
+        progress.update(task, completed=done)
+    progress.update(task, total=done)
