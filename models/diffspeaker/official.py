@@ -7,17 +7,16 @@ Of the file's 241 tensors all are taken but one, a table of positions. Generate 
 tuned and scored.
 """
 
-import pickle
 import re
 import sys
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from models.checkpoint import write_checkpoint
 from models.diffspeaker.config import Config
 from models.diffspeaker.network import DiffSpeaker
+from models.released import NotTheRelease, check_tensors, read_released
 
 DERIVED = {"denoiser.PPE.pe"}  # tables that follow from the configuration
 OURS = {"motion_mean_X", "motion_scale"}  # 0 and 1: the release does not normalise
@@ -40,10 +39,6 @@ NAMES = (
 )
 
 
-class NotTheRelease(Exception):
-    """A file that is not the release's checkpoint of this configuration."""
-
-
 def release_name(name: str) -> str:
     """What the release calls one of our tensors."""
     for ours, theirs in NAMES:
@@ -53,21 +48,15 @@ def release_name(name: str) -> str:
 
 def read_official(file: Path, config: Config) -> DiffSpeaker:
     """The network with the file's weights, every tensor accounted for. Raises NotTheRelease, with all differences."""
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise NotTheRelease(
-            f"{file} is damaged, or holds Python objects that could run code when read ({str(error).splitlines()[0]}): if you "
-            'trust it, save {"state_dict": its state_dict} alone, and convert that'
-        ) from error
+    content = read_released(file)
     found = content.get("state_dict") if isinstance(content, dict) else None
     if not isinstance(found, dict):
         raise NotTheRelease(f"{file} has no state_dict: the release's checkpoints of Lightning 1.9 have one")
     with torch.device("meta"):
-        expected = {release_name(name): tensor for name, tensor in DiffSpeaker(config).state_dict().items() if name not in OURS}
+        ours = {name: tuple(tensor.shape) for name, tensor in DiffSpeaker(config).state_dict().items() if name not in OURS}
+    expected = {release_name(name): shape for name, shape in ours.items()}
     weights = {old_name(name): tensor for name, tensor in found.items() if name not in DERIVED}
-    if differences := _differences(expected, weights):
-        raise NotTheRelease(f"{file} is not what the configuration says:\n" + "\n".join(differences))
+    check_tensors(file, expected, weights)
     network = DiffSpeaker(config)
     initial = network.state_dict()
     network.load_state_dict({name: initial[name] if name in OURS else weights[release_name(name)].float() for name in initial})
@@ -89,15 +78,6 @@ def convert(file: Path, config: Config, folder: Path) -> None:
         "would agree to.\n"
     )
     write_checkpoint(folder, read_official(file, config), config, card)
-
-
-def _differences(expected: dict[str, Tensor], found: dict[str, Tensor]) -> list[str]:
-    lines = [f"lacks {name} {tuple(expected[name].shape)}" for name in sorted(expected.keys() - found.keys())]
-    lines += [f"has {name}, which is nowhere" for name in sorted(found.keys() - expected.keys())]
-    for name in sorted(expected.keys() & found.keys()):
-        if expected[name].shape != found[name].shape:
-            lines.append(f"has {name} {tuple(found[name].shape)}, not {tuple(expected[name].shape)}")
-    return lines
 
 
 if __name__ == "__main__":

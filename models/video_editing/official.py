@@ -7,15 +7,14 @@ The release samples with the first of the two. Of its tensors all are taken but 
 single-speaker weights were announced and never published; a file in their layout converts with the preset single_speaker.
 """
 
-import pickle
 import re
 import sys
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from models.checkpoint import write_checkpoint
+from models.released import NotTheRelease, check_tensors, read_released
 from models.video_editing.config import Config
 from models.video_editing.network import VideoEditingUNet
 
@@ -42,10 +41,6 @@ NAMES = {
     "to_out.0": "proj_out",
 }
 PROJECTION = re.compile(r"\.to_([qkv])\.")  # one tensor in the release
-
-
-class NotTheRelease(Exception):
-    """A file that is not the release's checkpoint of this configuration."""
 
 
 def block_names(config: Config) -> dict[str, str]:
@@ -106,21 +101,14 @@ def our_tensor(name: str, released: Tensor, head_channels: int) -> Tensor:
 
 def read_official(file: Path, config: Config) -> VideoEditingUNet:
     """The network with the file's weights, every tensor accounted for. Raises NotTheRelease, with all differences."""
-    try:
-        found = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
-        raise NotTheRelease(
-            f"{file} is damaged, or holds Python objects that could run code when read ({str(error).splitlines()[0]}): if you "
-            "trust it, save its state dict alone, and convert that"
-        ) from error
+    found = read_released(file)
     if not isinstance(found, dict) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
         raise NotTheRelease(f"{file} is no dictionary of tensors: of the release's files, take <epoch>_Network.pth")
     network = VideoEditingUNet(config)
     names, ours = block_names(config), network.state_dict()
     expected = {release_name(name, names): release_shape(name, tuple(tensor.shape)) for name, tensor in ours.items()}
     weights = {name: tensor for name, tensor in found.items() if name not in DERIVED}
-    if differences := _differences(expected, weights):
-        raise NotTheRelease(f"{file} is not what the configuration says:\n" + "\n".join(differences))
+    check_tensors(file, expected, weights)
     network.load_state_dict({name: our_tensor(name, weights[release_name(name, names)], config.head_channels) for name in ours})
     return network.eval()
 
@@ -134,15 +122,6 @@ def convert(file: Path, config: Config, folder: Path) -> None:
         "as they would agree to.\n"
     )
     write_checkpoint(folder, read_official(file, config), config, card)
-
-
-def _differences(expected: dict[str, tuple[int, ...]], found: dict[str, Tensor]) -> list[str]:
-    lines = [f"lacks {name} {expected[name]}" for name in sorted(expected.keys() - found.keys())]
-    lines += [f"has {name}, which is nowhere" for name in sorted(found.keys() - expected.keys())]
-    for name in sorted(expected.keys() & found.keys()):
-        if found[name].shape != expected[name]:
-            lines.append(f"has {name} {tuple(found[name].shape)}, not {expected[name]}")
-    return lines
 
 
 if __name__ == "__main__":

@@ -131,7 +131,7 @@ class Dangerous:
 
 def test_nothing_in_the_file_runs(tmp_path, capsys):
     torch.save({"state_dict": {}, "callbacks": Dangerous()}, tmp_path / "bad.ckpt")
-    with pytest.raises(NotTheRelease, match=r"save .* its state_dict"):
+    with pytest.raises(NotTheRelease, match="save its state dict alone"):
         read_official(tmp_path / "bad.ckpt", CONFIG)
     assert "this ran" not in capsys.readouterr().out
     torch.save([1, 2], tmp_path / "list.ckpt")
