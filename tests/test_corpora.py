@@ -166,15 +166,21 @@ def test_vocaset(folder, server, tmp_path):
     assert ShardSet(folder / "data/landmarks/vocaset/0").index.clips_in == 0  # nothing to do for corpora without pictures
 
 
-def test_biwi(folder, tmp_path):
-    """Placed by hand, and by hand alone: without its files the error says all that is needed."""
+def test_biwi(folder, server):
+    """Placed by hand, but for the tables it is scored on: without its files the error says all that is needed."""
     refused = run(folder, sys.executable, "-m", "stages", "download", "biwi", check=False)
     assert refused.returncode
     accept = {"TALKINGFACE_ACCEPT_LICENCE": "biwi"}
     assert "TALKINGFACE_ACCEPT_LICENCE=biwi" in refused.stderr
     biwi.write_biwi(folder / "data/raw/biwi", speakers=("F2", "F3", "M3", "F1", "M6"))  # one for each archive
-    change_manifest(folder, "biwi", settings={"vertices": 12, "scaling": "none", "takes": "e*"})
+    by_hand, *tables = yaml.safe_load((folder / "data/manifests/biwi.yaml").read_text())["sources"]
+    for table in tables:
+        server.put(f"biwi/{table['file']}", b"0, 1, 2")
+    served = [{"http": server.url(f"biwi/{table['file']}"), "file": table["file"]} for table in tables]
+    settings = {"vertices": 12, "scaling": "none", "takes": "e*"}
+    change_manifest(folder, "biwi", settings=settings, sources=[by_hand, *served])
     report = all_stages(folder, "biwi", **accept)
+    assert [(folder / "data/raw/biwi" / name).read_bytes() for name in ("BIWI.ply", "lve.txt", "fdd.txt")] == [b"0, 1, 2"] * 3
     assert balances(report)
     assert about(next(iter(clips(folder, "biwi", "train").values())))["fps"] == 25
 
