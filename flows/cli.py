@@ -137,6 +137,7 @@ def edit(
     length: Annotated[
         str, typer.Option(help="where the voice outlasts the video: loop (forth and back), hold (the last frame) or trim")
     ] = "loop",
+    system: Annotated[str, typer.Option(help="a system that makes frames")] = "video_editing",
     seed: int = 0,
 ) -> None:
     """Let the face of a video say another voice; a killed run goes on where it was."""
@@ -145,7 +146,7 @@ def edit(
     from stages.edit import edit as make
 
     try:
-        make(video, audio, out, face, length, seed)  # type: ignore[arg-type]  # checked there
+        make(video, audio, out, face, length, seed, system)  # type: ignore[arg-type]  # checked there
     except (ValueError, OSError, BadCheckpoint, EncoderMissing) as error:
         console.print(f"{out} was not made: {error}", style="red", markup=False)
         raise typer.Exit(1) from error

@@ -54,9 +54,8 @@ def add_noise(x0: Tensor, epsilon: Tensor, gamma: Tensor | float) -> Tensor:
 
 
 def predicted_x0(output: Tensor, prediction: Prediction, x_t: Tensor, gamma: float) -> Tensor:
-    """x0 in [-1, 1] according to a network's output; clamped, as released samplers do."""
-    x0 = output if prediction == "x0" else (x_t - (1 - gamma) ** 0.5 * output) / gamma**0.5
-    return x0.clamp(-1, 1)
+    """x0 according to a network's output. Samplers of images clamp it to [-1, 1], as released; latents have no such bounds."""
+    return output if prediction == "x0" else (x_t - (1 - gamma) ** 0.5 * output) / gamma**0.5
 
 
 def ddpm_step(x_t: Tensor, x0: Tensor, gamma: float, gamma_next: float, epsilon: Tensor) -> Tensor:

@@ -17,7 +17,9 @@ def read_released(file: Path) -> Any:
     """What torch.save wrote, if it is tensors in plain containers. Raises NotTheRelease."""
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+    except FileNotFoundError:
+        raise
+    except (pickle.UnpicklingError, EOFError, RuntimeError, OSError) as error:  # the last of a zip that is cut off
         raise NotTheRelease(
             f"{file} is damaged, or holds Python objects that could run code when read ({str(error).splitlines()[0]}): if you "
             "trust it, save its state dict alone, as the file has it, and convert that"

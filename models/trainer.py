@@ -1,7 +1,8 @@
 """`python -m models.trainer JOB.json`: train one system, whichever it is; resumable, and without Prefect, DVC or MLflow.
 
-A system brings three things: `config.Config`, `training.build(config)` (a LightningModule that logs `train_loss` and `val_loss`
-and has `save(folder)`), and `examples.loaders(config, train, val)`. Progress is a file of JSON lines that anybody may follow.
+A system brings three things: `config.Config`, `training.build(config, train)` (a LightningModule that logs `train_loss` and
+`val_loss` and has `save(folder, card)`), and `examples.loaders(config, train, val)`, where `train` and `val` are shard sets.
+Progress is a file of JSON lines that anybody may follow.
 """
 
 import importlib
@@ -21,6 +22,8 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
+
+from models.streaming import rank_and_ranks
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ def train(job: Job) -> None:
     work = Path(job.work)
     work.mkdir(parents=True, exist_ok=True)
     lightning.seed_everything(config.seed, verbose=False)
-    module = importlib.import_module(f"{package}.training").build(config)
+    module = importlib.import_module(f"{package}.training").build(config, Path(job.train))
     train_batches, val_batches = importlib.import_module(f"{package}.examples").loaders(config, Path(job.train), Path(job.val))
 
     last = work / "last.ckpt"
@@ -95,6 +98,7 @@ def train(job: Job) -> None:
         max_steps=config.steps,
         precision=config.precision,
         gradient_clip_val=config.gradient_clip or None,
+        strategy=getattr(module, "strategy", "auto") if rank_and_ranks()[1] > 1 else "auto",
         logger=JsonLines(work / "progress.jsonl", resumed_at),
         log_every_n_steps=config.log_every,
         val_check_interval=config.val_every,

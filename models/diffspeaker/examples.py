@@ -6,7 +6,6 @@
 A clip is vertices.npy, template.npy and json beside mel.npy or speech.npy, or beside wav for the encoders.
 """
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -22,7 +21,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from data.media.audio import wav_samples
 from data.shardset import Clip, ShardSet, json_object, npy_array
 from models.diffspeaker.config import Config
-from models.streaming import endless_order, stream
+from models.streaming import endless_order, rank_and_ranks, stream
 
 SOUND_RATE = 16_000  # Hz, of the wav member and of the encoders
 ROWS_PER_SECOND = 50  # of the columns, and of what the encoders make of sound
@@ -217,7 +216,7 @@ class TrainingExamples(IterableDataset[Example]):
 
 def loaders(config: Config, train: Path, val: Path) -> tuple[DataLoader, DataLoader]:
     """Batches of the two shard sets; the training ones have no end. Under torchrun each rank has its own."""
-    rank, ranks = (int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1)))
+    rank, ranks = rank_and_ranks()
     return (
         DataLoader(
             TrainingExamples(train, config, rank, ranks),

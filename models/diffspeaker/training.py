@@ -20,11 +20,18 @@ from models.speech.base import EncoderMissing
 from models.speech.encoders import fetch
 
 
-def build(config: Config) -> "SpeechToMotion":
-    """What `models.trainer` trains: with an encoder, from its pretrained weights. Raises EncoderMissing."""
+def build(config: Config, train: Path) -> "SpeechToMotion":
+    """What `models.trainer` trains: in the units of the training set's motion; with an encoder, from its pretrained weights.
+
+    Raises EncoderMissing.
+    """
     network = DiffSpeaker(config)
     if network.encoder is not None:
         load_pretrained(network.encoder, fetch(config.audio, config.pretrained))
+    if config.normalise:
+        mean_X, scale = TrainingExamples(train, config).statistics()
+        network.motion_mean_X.copy_(torch.from_numpy(mean_X))
+        network.motion_scale.fill_(scale)
     return SpeechToMotion(network)
 
 
@@ -86,17 +93,6 @@ class SpeechToMotion(LightningModule):
         self.alphas_cumprod_N: Tensor
         alphas_cumprod_N = self.config.noise_schedule.alphas_cumprod(self.config.train_timesteps).float()
         self.register_buffer("alphas_cumprod_N", alphas_cumprod_N, persistent=False)
-
-    def on_train_start(self) -> None:
-        """The units of the motion, from the training set; a training that goes on has them already."""
-        if not self.config.normalise or self.global_step:
-            return
-        examples = getattr(self.trainer.train_dataloader, "dataset", None)
-        if not isinstance(examples, TrainingExamples):
-            raise TypeError("normalise measures the training set: train with `examples.loaders`")
-        mean_X, scale = examples.statistics()
-        self.network.motion_mean_X.copy_(torch.from_numpy(mean_X))
-        self.network.motion_scale.fill_(scale)
 
     def _loss(self, batch: Batch, generator: torch.Generator | None) -> Tensor:
         count, device = len(batch.motion), self.device

@@ -5,10 +5,7 @@
 Images are uint8 until they are on the device, a quarter of what float32 would move.
 """
 
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,11 +13,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import DataLoader
 
 from data.media.video import decode_frames
 from data.shardset import Clip, ShardSet, npy_array
-from models.streaming import endless_order, stream
+from models.streaming import DrawnExamples
 from models.video_editing.config import Audio, Config
 from models.video_editing.network import AUDIO_ROWS
 
@@ -127,46 +124,28 @@ def decode_clip(clip: Clip, config: Config) -> DecodedClip:
     return DecodedClip(clip.key, frames, boxes.astype(np.int16), audio_windows(rows_SD.astype(np.float32), config.audio))
 
 
-class TrainingExamples(IterableDataset[Example]):
-    """Examples without end, each frame of the shard set (but frames 0) as likely as any other.
+class TrainingExamples(DrawnExamples[DecodedClip, Example]):
+    """Each frame of the shard set (but frames 0) as likely as any other, changed as the config says."""
 
-    They are drawn from a buffer of `config.buffer_clips` decoded clips. If the whole set fits, each clip is decoded
-    once; otherwise, after each `config.frames_per_clip` examples, the next clip takes the place of another. Shards are
-    divided over ranks and loader processes, anew each time round; where there are too few, some processes share one.
-    The order depends on `config.seed`, the rank and the number of processes alone. Raises DamagedShard, ValueError.
-    """
+    def __init__(self, shards: Path, config: Config):
+        super().__init__(shards, config.seed, config.buffer_clips, config.frames_per_clip)
+        self.config = config
 
-    def __init__(self, shards: Path, config: Config, rank: int = 0, ranks: int = 1):
-        self.shards = ShardSet(shards)
-        self.config, self.rank, self.ranks = config, rank, ranks
-        if not self.shards.keys:
-            raise ValueError(f"{shards} holds no clip: see left_out in its index.json for the reasons")
+    def decode(self, clip: Clip) -> DecodedClip:
+        return decode_clip(clip, self.config)
 
-    def __iter__(self) -> Iterator[Example]:
-        worker = get_worker_info()
-        index, workers = (worker.id, worker.num_workers) if worker else (0, 1)
-        share, shares = self.rank * workers + index, self.ranks * workers
-        random = np.random.default_rng((self.config.seed, share))
+    def count(self, clip: DecodedClip) -> int:
+        return len(clip.frames) - 1
 
-        streaming = len(self.shards.keys) > self.config.buffer_clips
-        entries = endless_order(self.shards, self.config.seed, share, shares) if streaming else self.shards.index.shards
-        decoded = (decode_clip(clip, self.config) for clip in stream(self.shards, entries))
-        usable = (clip for clip in decoded if len(clip.frames) > 1)
-        buffer = list(islice(usable, self.config.buffer_clips))
-        while True:
-            examples = np.array([len(clip.frames) - 1 for clip in buffer])
-            for chosen in random.choice(len(buffer), self.config.frames_per_clip, p=examples / examples.sum()):
-                yield buffer[chosen].training_example(self.config, random)
-            if streaming:
-                buffer[random.integers(len(buffer))] = next(usable)
+    def draw(self, clip: DecodedClip, random: np.random.Generator) -> Example:
+        return clip.training_example(self.config, random)
 
 
 def loaders(config: Config, train: Path, val: Path) -> tuple[DataLoader, DataLoader]:
     """Batches of the two shard sets; the training ones have no end. Under torchrun each rank has its own."""
-    rank, ranks = (int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1)))
     return (
         DataLoader(
-            TrainingExamples(train, config, rank, ranks),
+            TrainingExamples(train, config),
             config.batch_size,
             num_workers=config.loader_workers,
             pin_memory=torch.cuda.is_available(),
@@ -184,21 +163,3 @@ def validation_examples(shards: Path, config: Config) -> list[Example]:
         # Cloned, as a view would keep the whole clip in memory.
         examples += [Example(*(tensor.clone() for tensor in decoded.example(index))) for index in np.unique(indices)]
     return examples
-
-
-def to_unit(images_BHW3: Tensor) -> Tensor:
-    """uint8 images (B, H, W, 3) -> (B, 3, H, W) float in [-1, 1]."""
-    return images_BHW3.permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
-def to_uint8(images_B3HW: Tensor) -> Tensor:
-    """The inverse of `to_unit`, rounding."""
-    return ((images_B3HW + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
-
-
-def box_mask(boxes_B4: Tensor, size: int) -> Tensor:
-    """Boxes x0 y0 x1 y1, half open, in images of size x size -> (B, 1, H, W) bool, true inside."""
-    x0, y0, x1, y1 = boxes_B4[:, :, None, None, None].unbind(1)
-    pixels = torch.arange(size, device=boxes_B4.device)
-    x, y = pixels[None, :], pixels[:, None]
-    return (x >= x0) & (x < x1) & (y >= y0) & (y < y1)

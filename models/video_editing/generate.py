@@ -6,7 +6,7 @@ frames of one clip wait for each other and a batch is made of different clips.
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -19,8 +19,10 @@ from torch.utils.data import default_collate
 from data.shardset import Clip
 from models.checkpoint import read_config, read_weights
 from models.diffusion import Step, corrected, ddim_step, ddpm_step, multistep, predicted_x0
+from models.images import box_mask, to_uint8, to_unit
+from models.painting import Unpainted
 from models.video_editing.config import Config
-from models.video_editing.examples import DecodedClip, Example, box_mask, decode_clip, to_uint8, to_unit
+from models.video_editing.examples import DecodedClip, Example, audio_windows, decode_clip
 from models.video_editing.network import VideoEditingUNet
 
 Sampler = Literal["ddpm", "ddim", "dpm++", "unipc"]
@@ -106,7 +108,7 @@ def paint(
         gamma_B = torch.full((len(x_t),), gamma, device=device)
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
             output = _row_by_row_on_cpu(network, x_t, previous_B3HW, identity_B3HW, batch.audio, gamma_B).float()
-        now = Step(gamma, x_t, predicted_x0(output, network.config.prediction, x_t, gamma))
+        now = Step(gamma, x_t, predicted_x0(output, network.config.prediction, x_t, gamma).clamp(-1, 1))
         if sampler == "unipc":
             now = corrected(now, before, earlier)
         if sampler == "ddpm":
@@ -141,3 +143,37 @@ class _Noise:
     def __call__(self, step: int) -> Tensor:
         noises = [np.random.default_rng((*seed, step)).standard_normal(self.shape, np.float32) for seed in self.seeds]
         return torch.from_numpy(np.stack(noises))
+
+
+class Painter:
+    """As in models/painting.py. Each frame is painted from the one before, so none is read ahead and no batch is made."""
+
+    def __init__(self, checkpoint: Path, sampler: str, steps: int, batch_size: int, seed: int) -> None:
+        if sampler not in get_args(Sampler) or steps < 1 or batch_size < 1:
+            known = ", ".join(get_args(Sampler))
+            raise ValueError(
+                f"no such sampling: {sampler}, {steps} steps, batch {batch_size}; there are {known}, of 1 step or more"
+            )
+        self._network = load(checkpoint).to("cuda" if torch.cuda.is_available() else "cpu")
+        self._config = config = self._network.config
+        self._sampler: Sampler = sampler  # type: ignore[assignment]  # checked above
+        self._gammas, self._seed = config.noise_schedule.alphas_cumprod(steps).tolist(), seed
+        self.size, self.audio, self.speech_encoder = config.image_size, config.audio, config.speech_encoder
+
+    def windows(self, rows_SD: np.ndarray) -> np.ndarray:
+        if rows_SD.shape[1] != self._config.audio_width:
+            numbers = f"{rows_SD.shape[1]} numbers in a row, and the network was trained on {self._config.audio_width}"
+            raise ValueError(f"{self.audio} has {numbers}: set its stage in params.yaml as it was then")
+        return audio_windows(rows_SD, self.audio)
+
+    def paint(self, frames: Iterable[Unpainted], before: np.ndarray | None) -> Iterator[np.ndarray]:
+        for frame in frames:
+            previous = frame.identity if before is None else before
+            before = self._painted(frame.index, (frame.real, previous, frame.identity, frame.heard, frame.box))
+            yield before
+
+    @torch.inference_mode()
+    def _painted(self, index: int, arrays: Sequence[np.ndarray]) -> np.ndarray:
+        batch = Example(*(torch.from_numpy(array)[None] for array in arrays))
+        (face_HW3,) = paint(self._network, batch, _Noise([(self._seed, index)], self.size), self._sampler, self._gammas)
+        return face_HW3

@@ -7,19 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import LightningModule
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from models.averaging import AveragingModule
 from models.checkpoint import write_checkpoint
 from models.diffusion import add_noise
+from models.images import box_mask, to_unit
 from models.learning_rate import decaying
 from models.video_editing.config import Config
-from models.video_editing.examples import Example, box_mask, to_unit
+from models.video_editing.examples import Example
 from models.video_editing.network import VideoEditingUNet
 
 
-def build(config: Config) -> "VideoEditing":
+def build(config: Config, train: Path) -> "VideoEditing":
     """What `models.trainer` trains."""
     return VideoEditing(config)
 
@@ -46,16 +47,12 @@ def objective(network: nn.Module, config: Config, batch: Example, gamma_B: Tenso
     return torch.where(mask_B1HW, output_B3HW - target_B3HW, 0.0).square().mean()
 
 
-class VideoEditing(LightningModule):
-    """Trains `network`, and keeps in `average` the moving average of its weights, which validates and is saved."""
+class VideoEditing(AveragingModule):
+    """The moving average of the weights validates and is saved."""
 
     def __init__(self, config: Config):
-        super().__init__()
+        super().__init__(VideoEditingUNet(config), get_ema_multi_avg_fn(config.ema_decay))
         self.config = config
-        self.network = VideoEditingUNet(config)
-        # A submodule, so it is saved, restored and moved with the rest.
-        self.average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
-        self.average.requires_grad_(False)
         self.alphas_cumprod_T: Tensor
         alphas_cumprod_T = config.noise_schedule.alphas_cumprod(config.train_timesteps).float()
         self.register_buffer("alphas_cumprod_T", alphas_cumprod_T, persistent=False)
@@ -70,9 +67,6 @@ class VideoEditing(LightningModule):
         loss = self._loss(self.network, batch, generator=None)
         self.log("train_loss", loss)
         return loss
-
-    def on_train_batch_end(self, outputs: object, batch: Example, batch_idx: int) -> None:
-        self.average.update_parameters(self.network)
 
     def validation_step(self, batch: Example, batch_idx: int) -> None:
         """The loss of the averaged weights; each batch has the same noise every time, so that the curve is smooth."""

@@ -2,7 +2,8 @@
 
 The video is read twice, so that its frames never stand in memory together: first to find shots and faces (shots.py), then,
 frame by frame, to paint (painting.py), put the paint back (pasting.py) and encode (film.py). A killed run goes on where it
-was: what is found and painted stands in a folder named by a hash of all that it depends on, until the film is whole.
+was: what is found and painted stands in a folder named by a hash of all that it depends on, until the film is whole. Any system
+that makes frames can paint: its painter (models/painting.py) has the crop of the corpus on which it was trained.
 
 * The film runs at `align.fps`, 25 frames/s, as the network does: a source of another rate is read by time, as everywhere here.
 * The film is as long as the voice. Where the voice outlasts the video, `loop` plays the video forth and back, `hold` holds its
@@ -14,6 +15,7 @@ was: what is found and painted stands in a folder named by a hash of all that it
 """
 
 import hashlib
+import importlib
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -25,28 +27,24 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from data.files import atomic_file
+from data.manifest import manifest
 from data.media import audio, video
 from data.shardset import json_bytes
 from models.checkpoint import CONFIG, WEIGHTS
+from models.painting import Painter
 from models.speech.encoders import encoder
 from models.speech.features import ROWS_PER_SECOND, speech_features
-from models.video_editing import generate
-from models.video_editing.config import Config
-from models.video_editing.examples import audio_windows
 from stages.align import AlignParams, Crop
 from stages.edit.film import Length, played, write_film
-from stages.edit.painting import Painter, painted
+from stages.edit.painting import painted
 from stages.edit.pasting import Paster
 from stages.edit.shots import Face, Places, find_places
 from stages.engine import code_version
 from stages.evaluate import EvaluateParams
 from stages.masks import MaskParams
-from stages.params import output, section, work
+from stages.params import output, raw_section, section, system_params, work
 from stages.rendering import RenderParams
 from stages.spectrograms import SpectrogramParams, mel_spectrogram
-
-SYSTEM = "video_editing"
-CROP = "face"  # of align.crops: the one that moves with the face, on which the system is trained
 
 T = TypeVar("T")
 
@@ -62,6 +60,8 @@ class Settings:
     face: Face
     length: Length
     seed: int  # of the noise
+    system: str
+    crop_name: str  # of align.crops
     align: AlignParams
     masks: MaskParams
     spectrograms: SpectrogramParams
@@ -70,32 +70,35 @@ class Settings:
 
     @property
     def crop(self) -> Crop:
-        return self.align.crops[CROP]
+        return self.align.crops[self.crop_name]
 
 
-def edit(source: Path, voice: Path, out: Path, face: Face, length: Length, seed: int) -> None:
+def edit(source: Path, voice: Path, out: Path, face: Face, length: Length, seed: int, system: str) -> None:
     """Writes `out`, an .mp4 in which the face of the video `source` says `voice`, whole or not at all.
 
-    voice: a file with sound, of any format, or another video. face: which one, where there are two. Progress is told on stderr.
-    Raises CannotEdit, Unusable for a file that cannot be used, BadCheckpoint, and EncoderMissing for what the network hears with.
+    voice: a file with sound, of any format, or another video. face: which one, where there are two. system: whose newest
+    checkpoint paints, sampling as params' `evaluate` says. Progress is told on stderr. Raises CannotEdit, ValueError for sound
+    or a sampling that cannot be used, Unusable for a file, BadCheckpoint, and EncoderMissing for what the network hears with.
     """
     check(source, voice, out, face, length)
     settings = Settings(
         face,
         length,
         seed,
+        system,
+        crop_of(system),
         section("align", AlignParams),
         section("masks", MaskParams),
         section("spectrograms", SpectrogramParams),
-        section(f"evaluate.{SYSTEM}", EvaluateParams),
+        section(f"evaluate.{system}", EvaluateParams),
         section("render", RenderParams),
     )
-    checkpoint = output("checkpoints", SYSTEM)
-    painter = Painter(generate.load(checkpoint), settings.sampling, seed)
-    if painter.config.image_size != settings.crop.size:
-        raise CannotEdit(
-            f"{checkpoint} paints {painter.config.image_size} pixels, and align.crops.{CROP}.size is {settings.crop.size}"
-        )
+    checkpoint, sampling = output("checkpoints", system), settings.sampling
+    generate = importlib.import_module(f"models.{system}.generate")
+    painter: Painter = generate.Painter(checkpoint, sampling.sampler, sampling.steps, sampling.batch_size, seed)
+    if painter.size != settings.crop.size:
+        crop = f"align.crops.{settings.crop_name}.size"
+        raise CannotEdit(f"{checkpoint} paints {painter.size} pixels, and {crop} is {settings.crop.size}")
     folder = work("edit", made_from(source, voice, checkpoint, settings))
     align = settings.align
     try:
@@ -106,10 +109,10 @@ def edit(source: Path, voice: Path, out: Path, face: Face, length: Length, seed:
         with bars() as progress:
             places = placed(source, heard, settings, folder / "places.npz", progress)
             count = min(heard, len(places)) if length == "trim" else heard
-            windows_NM = audio_windows(column(painter.config, sound, count, settings), painter.config.audio)
+            heard_N = painter.windows(column(painter, sound, count, settings))
             del sound
             with atomic_file(out) as file:
-                faces = painted(played(source, len(places), align.fps, length), places, windows_NM, painter, folder)
+                faces = painted(played(source, len(places), align.fps, length), places, heard_N, painter, folder)
                 paster = Paster(settings.render.seam)
                 frames = (paster.paste(*one) for one in told(progress, "painting", faces, count))
                 write_film(file, source, frames, align.fps, settings.render.crf, voice, count / align.fps)
@@ -134,13 +137,27 @@ def check(source: Path, voice: Path, out: Path, face: str, length: str) -> None:
             raise CannotEdit(f"--{name} {value}: it is one of {', '.join(kinds)}")
 
 
+def crop_of(system: str) -> str:
+    """The name of the crop on which a system is trained: that of its corpus. Raises CannotEdit for one that paints no frames."""
+    if system not in raw_section("systems"):
+        raise CannotEdit(f"there is no system {system} in params.yaml: there are {', '.join(raw_section('systems'))}")
+    if importlib.import_module(f"models.{system}").MAKES != "frames":
+        raise CannotEdit(f"{system} moves a mesh: use `talkingface speak`")
+    corpus = system_params(system).corpus
+    name = manifest(corpus).crop
+    if name not in raw_section("align.crops"):
+        raise CannotEdit(f"align.crops in params.yaml has no {name}, which the manifest of {corpus} names: add it")
+    return name
+
+
 def made_from(source: Path, voice: Path, checkpoint: Path, settings: Settings) -> str:
     """A name that is another whenever the film could be another."""
     digests = []
     for path in (source, voice, checkpoint / WEIGHTS, checkpoint / CONFIG):
         with path.open("rb") as file:
             digests.append(hashlib.file_digest(file, "sha256").hexdigest())
-    all_of_it = json_bytes({"files": digests, "settings": asdict(settings), "code": code_version("stages.edit")})
+    code = [code_version(module) for module in ("stages.edit", f"models.{settings.system}.generate")]
+    all_of_it = json_bytes({"files": digests, "settings": asdict(settings), "code": code})
     return hashlib.sha256(all_of_it).hexdigest()[:16]
 
 
@@ -160,13 +177,13 @@ def placed(source: Path, heard: int, settings: Settings, kept: Path, progress: P
     return places
 
 
-def column(config: Config, sound: np.ndarray, frames: int, settings: Settings) -> np.ndarray:
-    """`(2 · frames, D)` float32: what the network is used to hear, of the new voice."""
+def column(painter: Painter, sound: np.ndarray, frames: int, settings: Settings) -> np.ndarray:
+    """`(2 · frames, D)` float32: what the painter is used to hear, of the new voice."""
     align = settings.align
-    if config.audio == "mel":
+    if painter.audio == "mel":
         return mel_spectrogram(sound, align.sample_rate, frames, align.fps, settings.spectrograms)
     rows = round(ROWS_PER_SECOND * frames / align.fps)
-    return speech_features(encoder(config.speech_encoder), sound, rows)
+    return speech_features(encoder(painter.speech_encoder), sound, rows)
 
 
 def bars() -> Progress:

@@ -1,22 +1,18 @@
-"""The face of each frame painted anew, one frame after another, and kept for a run that goes on after a kill."""
+"""The face of each frame painted anew, by any system's painter, and kept for a run that goes on after a kill."""
 
-from collections.abc import Iterator
-from itertools import islice
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain, groupby, islice
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.utils.data import default_collate
 
 from data.files import atomic_file
-from models.video_editing import generate
-from models.video_editing.examples import Example
-from models.video_editing.network import VideoEditingUNet
+from models.painting import Painter, Unpainted
 from stages.align import warp
 from stages.edit.shots import Places
-from stages.evaluate import EvaluateParams
 
 KEPT_FRAMES = 100  # painted between two moments at which a killed run can go on: four seconds
 
@@ -31,73 +27,99 @@ class Painted(NamedTuple):
     shot: int  # its number
 
 
-class Painter:
-    """A network that paints one frame at a time, on the GPU if there is one; its noise follows from the seed and the frame."""
+@dataclass(frozen=True)
+class Shown:
+    """One frame as the film shows it."""
 
-    def __init__(self, network: VideoEditingUNet, sampling: EvaluateParams, seed: int):
-        if sampling.sampler not in get_args(generate.Sampler) or sampling.steps < 1:
-            known = ", ".join(get_args(generate.Sampler))
-            raise ValueError(
-                f"no such sampling: {sampling.sampler}, {sampling.steps} steps; there are {known}, of 1 step or more"
-            )
-        self._network = network.to("cuda" if torch.cuda.is_available() else "cpu")
-        self._sampler, self._seed = sampling.sampler, seed
-        self._gammas = network.config.noise_schedule.alphas_cumprod(sampling.steps).tolist()
-        self.config = network.config
-
-    @torch.inference_mode()
-    def paint(self, index: int, example: Example) -> np.ndarray:
-        """The film's frame `index`, `(S, S, 3)` uint8."""
-        size = self.config.image_size
-
-        def noise(step: int) -> Tensor:
-            random = np.random.default_rng((self._seed, index, step))
-            return torch.from_numpy(random.standard_normal((1, 3, size, size), np.float32))
-
-        (face,) = generate.paint(self._network, default_collate([example]), noise, self._sampler, self._gammas)  # type: ignore[arg-type]
-        return face
+    run: int  # number of the run that it is in; a frame without a face is alone
+    index: int  # in the film
+    source: int  # in the source
+    frame: np.ndarray  # (H, W, 3) uint8
 
 
 def painted(
-    frames: Iterator[tuple[int, np.ndarray]], places: Places, windows_NM: np.ndarray, painter: Painter, folder: Path
+    frames: Iterable[tuple[int, np.ndarray]], places: Places, heard_N: np.ndarray, painter: Painter, folder: Path
 ) -> Iterator[tuple[np.ndarray, Painted | None]]:
     """For each of the N frames of the film, the source's frame and its painted face; None where there is no face to paint.
 
-    frames: index in the source, and the frame. windows_NM: what each frame hears. folder: keeps the paint of finished stretches.
-    The identity frame is the shot's first one with a face, as it was filmed; the frame before is the painted one, or, where
-    there is none, the identity frame.
+    frames: index in the source, and the frame. heard_N: of painter.windows. folder: keeps the paint of finished stretches; a
+    painter begins each of them anew from the face before, so that a film is the same however often its run broke off.
+    In memory are as many of the source's frames as the painter reads ahead, the paint of one stretch, and each shot's identity.
     """
-    found_T = places.found
-    identities: dict[int, np.ndarray] = {}  # of each shot
+    found_T, cropped = places.found, Cropper(places, heard_N, painter.size)
     source_before, face_before = -2, np.empty(0, np.uint8)
-    for start in range(0, len(windows_NM), KEPT_FRAMES):
+    shown = runs(frames, places)
+    for start in range(0, len(heard_N), KEPT_FRAMES):
         kept = folder / f"{start:08d}.npz"
-        known = read(kept) if kept.exists() else None
+        known = kept.exists()
+        paint = put_back(kept) if known else painter.paint
         patches: list[np.ndarray] = []
-        for index, (source, frame) in enumerate(islice(frames, min(KEPT_FRAMES, len(windows_NM) - start)), start):
-            if not found_T[source]:
-                yield frame, None
+        for _, run in groupby(islice(shown, min(KEPT_FRAMES, len(heard_N) - start)), lambda one: one.run):
+            first = next(run)
+            if not found_T[first.source]:
+                yield first.frame, None
                 continue
-            box, shot, transform_23 = places.boxes[source], places.shots[source], places.transforms[source]
-            real = warp(frame, transform_23, painter.config.image_size)
-            identity = identities.setdefault(shot, real)
-            follows = abs(source - source_before) <= 1 and places.shots[source_before] == shot
-            x0, y0, x1, y1 = box
-            if known is None:
-                arrays = real, face_before if follows else identity, identity, windows_NM[index], box
-                face = painter.paint(index, Example(*map(torch.from_numpy, arrays)))
-            else:
-                face = real.copy()
-                face[y0:y1, x0:x1] = known[len(patches)]
-            patches.append(face[y0:y1, x0:x1])
-            source_before, face_before = source, face
-            yield frame, Painted(face, real, box, transform_23, int(shot))
-        if known is None:
+            follows = neighbours(first.source, source_before, places)
+            waiting: deque[tuple[Shown, Unpainted]] = deque()
+            for face in paint(handed(chain([first], run), cropped, waiting), face_before if follows else None):
+                one, unpainted = waiting.popleft()
+                x0, y0, x1, y1 = unpainted.box
+                patches.append(face[y0:y1, x0:x1].copy())
+                source_before, face_before = one.source, face
+                transform_23, shot = places.transforms[one.source], int(places.shots[one.source])
+                yield one.frame, Painted(face, unpainted.real, unpainted.box, transform_23, shot)
+            if waiting:
+                raise RuntimeError(f"{type(painter)} was handed {len(waiting)} frames that it did not paint")
+        if not known:
             with atomic_file(kept) as file:
                 np.savez_compressed(file, *patches)
 
 
-def read(path: Path) -> list[np.ndarray]:
-    """What is painted inside the boxes of a stretch's frames, in their order."""
-    with np.load(path) as arrays:
-        return [arrays[f"arr_{index}"] for index in range(len(arrays.files))]
+def runs(frames: Iterable[tuple[int, np.ndarray]], places: Places) -> Iterator[Shown]:
+    """The film's frames: in one run are those with a face, of one shot, each a neighbour in time of the one before."""
+    found_T, run, before = places.found, 0, -2
+    for index, (source, frame) in enumerate(frames):
+        run += not (found_T[source] and neighbours(source, before, places) and found_T[before])
+        yield Shown(run, index, source, frame)
+        before = source
+
+
+def neighbours(source: int, before: int, places: Places) -> bool:
+    """Whether two frames of the source, or one and itself, follow each other in one shot."""
+    return abs(source - before) <= 1 and places.shots[source] == places.shots[before]
+
+
+class Cropper:
+    """Cuts the faces out for a painter. The identity frame is the shot's first one with a face, as it was filmed."""
+
+    def __init__(self, places: Places, heard_N: np.ndarray, size: int):
+        self._places, self._heard_N, self._size = places, heard_N, size
+        self._identities: dict[int, np.ndarray] = {}  # of each shot
+
+    def __call__(self, one: Shown) -> Unpainted:
+        places, source = self._places, one.source
+        real = warp(one.frame, places.transforms[source], self._size)
+        identity = self._identities.setdefault(places.shots[source], real)
+        return Unpainted(one.index, real, identity, places.boxes[source], places.landmarks[source], self._heard_N[one.index])
+
+
+def handed(run: Iterable[Shown], cropped: Cropper, waiting: deque[tuple[Shown, Unpainted]]) -> Iterator[Unpainted]:
+    """What a painter reads of a run. waiting: takes each frame as it is read, until its face is painted."""
+    for one in run:
+        unpainted = cropped(one)
+        waiting.append((one, unpainted))
+        yield unpainted
+
+
+def put_back(kept: Path) -> Callable[[Iterable[Unpainted], np.ndarray | None], Iterator[np.ndarray]]:
+    """Paints a stretch as it was painted: each patch of a file that an earlier run left goes into its box."""
+    with np.load(kept) as arrays:
+        patches = iter([arrays[f"arr_{index}"] for index in range(len(arrays.files))])
+
+    def paint(frames: Iterable[Unpainted], before: np.ndarray | None) -> Iterator[np.ndarray]:
+        for frame in frames:
+            face, (x0, y0, x1, y1) = frame.real.copy(), frame.box
+            face[y0:y1, x0:x1] = next(patches)
+            yield face
+
+    return paint

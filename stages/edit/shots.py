@@ -1,8 +1,8 @@
 """The first look at a video: where its shots begin, which face is edited, and where in each frame that face is."""
 
 from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from data.files import atomic_file
-from data.mesh import LEFT_SIDE, POINTS, RIGHT_SIDE, STABLE_POINTS
+from data.mesh import LANDMARKS_68, POINTS, STABLE_POINTS
 from stages.align import Crop, fit
 from stages.faces import carried, seen, smooth
 from stages.masks import MaskParams, lower_face_boxes
@@ -19,10 +19,11 @@ from stages.tracking import FaceTracker, Track
 
 Face = Literal["largest", "left", "right"]  # of two in one picture, as the viewer sees it; largest for the longest time
 
-# The points that a place needs, of 478: all of them would be 10 MB for each minute and face.
-KEPT = (*STABLE_POINTS, RIGHT_SIDE, LEFT_SIDE)
-STABLE = slice(0, len(STABLE_POINTS))
-OUTER_CORNERS = (1, 2)  # of the eyes, among KEPT
+# The points that are kept, of 478: the stable ones and both sides of the face are among them. A minute of them takes 1 MB for
+# each face in sight while a shot lasts, and 0.8 MB of the chosen face for good; all 478 would take 9 MB.
+KEPT = LANDMARKS_68
+STABLE = [KEPT.index(point) for point in STABLE_POINTS]
+OUTER_CORNERS = STABLE[1:3]  # of the eyes
 
 # A cut: the picture, shrunk to THUMBNAIL pixels, changes by CUT_LEVEL of 255 on average, and CUT_RATIO times as much as at any
 # of the RECENT frames before. From one GRID speaker to another, before one backdrop, it changes by 10 to 50; within a shot of
@@ -47,6 +48,7 @@ class Places:
     shots: np.ndarray  # (T,) int32, the number of the frame's shot
     transforms: np.ndarray  # (T, 2, 3) float32, source pixels to aligned pixels; NaN where no face is to be painted
     boxes: np.ndarray  # (T, 4) int16, x0 y0 x1 y1 of the part to paint, half open, aligned pixels
+    landmarks: np.ndarray  # (T, 68, 2) float32, aligned pixels, in the order of data.mesh.LANDMARKS_68; NaN likewise
 
     def __len__(self) -> int:
         return len(self.shots)
@@ -58,12 +60,21 @@ class Places:
 
     def write(self, path: Path) -> None:
         with atomic_file(path) as file:
-            np.savez(file, shots=self.shots, transforms=self.transforms, boxes=self.boxes)
+            np.savez(file, **{field.name: getattr(self, field.name) for field in fields(self)})
 
     @classmethod
     def read(cls, path: Path) -> "Places":
         with np.load(path) as arrays:
-            return cls(arrays["shots"], arrays["transforms"], arrays["boxes"])
+            return cls(*(arrays[field.name] for field in fields(cls)))
+
+    @classmethod
+    def joined(cls, shots: Sequence["Places"]) -> "Places":
+        """Places one after another, each of whose shots are counted from 0."""
+        counts = [1 + one.shots.max(initial=-1) for one in shots]
+        firsts = np.cumsum([0, *counts[:-1]])
+        numbers = [one.shots + first for one, first in zip(shots, firsts, strict=True)]
+        others = [np.concatenate([getattr(one, field.name) for one in shots]) for field in fields(cls)[1:]]
+        return cls(np.concatenate(numbers).astype(np.int32), *others)
 
 
 def find_places(frames: Iterable[np.ndarray], face: Face, crop: Crop, masks: MaskParams) -> Places:
@@ -77,17 +88,8 @@ def find_places(frames: Iterable[np.ndarray], face: Face, crop: Crop, masks: Mas
         tracker.see(frame)
         for track in tracker.tracks:
             if track.frames[-1] == tracker.frames - 1:
-                track.points[-1] = track.points[-1][list(KEPT)]
-    shots.append(places_of(tracker, face, crop, masks))
-    numbers, before = [], 0
-    for shot in shots:  # each counts from 0
-        numbers.append(shot.shots + before)
-        before = numbers[-1][-1] + 1 if len(shot) else before
-    return Places(
-        np.concatenate(numbers),
-        np.concatenate([shot.transforms for shot in shots]),
-        np.concatenate([shot.boxes for shot in shots]),
-    )
+                track.points[-1] = track.points[-1][KEPT, :2]
+    return Places.joined([*shots, places_of(tracker, face, crop, masks)])
 
 
 class Cuts:
@@ -110,35 +112,51 @@ class Cuts:
 
 
 def places_of(tracker: FaceTracker, face: Face, crop: Crop, masks: MaskParams) -> Places:
-    """The places in the frames that one tracker saw; its tracks hold the points KEPT."""
-    points_TK3 = chosen_points(tracker, face)
-    shot_T = np.cumsum(jumps(points_TK3)).astype(np.int32)
-    transform_T23 = np.full((tracker.frames, 2, 3), np.nan, np.float32)
+    """The places in the frames that one tracker saw; its tracks hold x and y of the points KEPT."""
+    points_TK2 = chosen_points(tracker, face)
+    found_T, shot_T = seen(points_TK2), np.cumsum(jumps(points_TK2)).astype(np.int32)
+    transform_T23 = transforms(points_TK2[:, STABLE].astype(np.float64), found_T, shot_T, crop)
     box_T4 = np.zeros((tracker.frames, 4), np.int16)
-    found_T = seen(points_TK3)
+    mesh_1P2 = np.zeros((1, POINTS, 2), np.float32)
+    for index in np.flatnonzero(found_T):
+        aligned_K2 = mesh_1P2[0, KEPT] = carried(points_TK2[index][None], transform_T23[index][None])[0]
+        x0, y0, x1, y1 = lower_face_boxes(mesh_1P2, crop.size)[0]
+        middle_2 = aligned_K2.mean(axis=0)  # which may have left a still crop
+        inside = ((middle_2 >= 0) & (middle_2 <= crop.size)).all()
+        # A face in profile hides the half of the mouth that the network knows.
+        if inside and x1 - x0 >= masks.min_width and y1 - y0 >= masks.min_height:
+            points_TK2[index], box_T4[index] = aligned_K2, (x0, y0, x1, y1)
+        else:
+            points_TK2[index] = transform_T23[index] = np.nan
+    return Places(shot_T, transform_T23, box_T4, points_TK2)
+
+
+def transforms(stable_T52: np.ndarray, found_T: np.ndarray, shot_T: np.ndarray, crop: Crop) -> np.ndarray:
+    """`(T, 2, 3)` float32, source pixels to aligned pixels, where a face was found, and NaN elsewhere.
+
+    A crop that moves follows the stable points, averaged over `crop.smoothing` frames; a still one has a single transform in
+    each shot, to where they are there in the median.
+    """
+    transform_T23 = np.full((len(shot_T), 2, 3), np.nan, np.float32)
+    if crop.smoothing == 0:
+        for shot in np.unique(shot_T[found_T]):
+            of_shot_T = found_T & (shot_T == shot)
+            transform_T23[of_shot_T] = fit(np.median(stable_T52[of_shot_T], axis=0), crop)
+        return transform_T23
     edges = np.flatnonzero(np.diff(found_T, prepend=False, append=False) | np.diff(shot_T, prepend=-1, append=-1).astype(bool))
-    landmarks_1P3 = np.zeros((1, POINTS, 3), np.float32)
     for start, end in pairwise(edges):
-        if not found_T[start]:
-            continue
-        smoothed_T52 = smooth(points_TK3[start:end, STABLE, :2].astype(np.float64), crop.smoothing)
-        for index, stable_52 in enumerate(smoothed_T52, start):
-            transform_23 = fit(stable_52, crop)
-            landmarks_1P3[0, KEPT] = points_TK3[index]
-            x0, y0, x1, y1 = lower_face_boxes(carried(landmarks_1P3, transform_23[None]), crop.size)[0]
-            # A face in profile hides the half of the mouth that the network knows.
-            if x1 - x0 >= masks.min_width and y1 - y0 >= masks.min_height:
-                transform_T23[index], box_T4[index] = transform_23, (x0, y0, x1, y1)
-    return Places(shot_T, transform_T23, box_T4)
+        if found_T[start]:
+            transform_T23[start:end] = [fit(stable_52, crop) for stable_52 in smooth(stable_T52[start:end], crop.smoothing)]
+    return transform_T23
 
 
 def chosen_points(tracker: FaceTracker, face: Face) -> np.ndarray:
-    """`(T, K, 3)` float32 points KEPT of the chosen face; NaN where it was not seen.
+    """`(T, K, 2)` float32 points KEPT of the chosen face, source pixels; NaN where it was not seen.
 
     A face that was away for long is another track when it is back, so the choice is made among tracks that are seen together,
     and all that were never seen beside the chosen ones are taken to be the same face.
     """
-    points_TK3 = np.full((tracker.frames, len(KEPT), 3), np.nan, np.float32)
+    points_TK2 = np.full((tracker.frames, len(KEPT), 2), np.nan, np.float32)
     left = sorted(tracker.tracks, key=lambda track: -track.area(None))
     while left:
         rivals = [left[0], *(track for track in left[1:] if together(left[0], track))][:2]
@@ -147,10 +165,10 @@ def chosen_points(tracker: FaceTracker, face: Face) -> np.ndarray:
         else:
             chosen = (min if face == "left" else max)(rivals, key=lambda track: np.mean([x for x, _ in track.centres]))
         for frame, points in zip(chosen.frames, chosen.points, strict=True):
-            if np.isnan(points_TK3[frame, 0, 0]):
-                points_TK3[frame] = points
+            if np.isnan(points_TK2[frame, 0, 0]):
+                points_TK2[frame] = points
         left = [track for track in left if track is not chosen and not together(chosen, track)]
-    return points_TK3
+    return points_TK2
 
 
 def together(one: Track, other: Track) -> bool:
@@ -159,11 +177,11 @@ def together(one: Track, other: Track) -> bool:
     return shared > SHARED * min(len(one.frames), len(other.frames))
 
 
-def jumps(points_TK3: np.ndarray) -> np.ndarray:
+def jumps(points_TK2: np.ndarray) -> np.ndarray:
     """`(T,)` bool: the face is seen here and in the frame before, and did not get from there to here by moving."""
-    centre_T2 = points_TK3[:, STABLE, :2].mean(axis=1)
-    right_T2, left_T2 = points_TK3[:, OUTER_CORNERS[0], :2], points_TK3[:, OUTER_CORNERS[1], :2]
+    centre_T2 = points_TK2[:, STABLE].mean(axis=1)
+    right_T2, left_T2 = points_TK2[:, OUTER_CORNERS[0]], points_TK2[:, OUTER_CORNERS[1]]
     width_T = np.linalg.norm(left_T2 - right_T2, axis=1).clip(1e-3)
     moved = np.linalg.norm(np.diff(centre_T2, axis=0), axis=1) / width_T[:-1]
     scaled = np.exp(np.abs(np.diff(np.log(width_T))))
-    return np.concatenate(([False], (moved > JUMP) | (scaled > SCALE_JUMP)))[: len(points_TK3)]
+    return np.concatenate(([False], (moved > JUMP) | (scaled > SCALE_JUMP)))[: len(points_TK2)]

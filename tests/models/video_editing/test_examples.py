@@ -8,15 +8,13 @@ import torch
 from torch.utils.data import DataLoader
 
 from data.shardset import Clip, ShardSet, npy_bytes
+from models.images import box_mask, to_uint8, to_unit
 from models.video_editing import examples
 from models.video_editing.examples import (
     TrainingExamples,
     audio_windows,
-    box_mask,
     decode_clip,
     mirrored,
-    to_uint8,
-    to_unit,
     validation_examples,
 )
 from tests.models.video_editing.corpus import CONFIG, decoded_clip, write_corpus

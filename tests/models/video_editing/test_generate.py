@@ -8,7 +8,7 @@ from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
 
 from data.shardset import ShardSet
 from models.checkpoint import write_checkpoint
-from models.video_editing.examples import to_uint8, to_unit
+from models.images import to_uint8, to_unit
 from models.video_editing.generate import Sampler, generate, load, regenerate
 from tests.models.video_editing.corpus import CONFIG, decoded_clip, write_corpus
 from tests.models.video_editing.test_network import randomised

@@ -17,12 +17,14 @@ import stages.edit.painting as painting
 from data.media.audio import samples_at, wav_bytes
 from data.media.video import frames_at
 from flows.cli import app
+from models.video_editing import generate
 from stages.edit import edit
 from tests.media import RATE, astronaut, talking, voice, write_video
-from tests.project import ROOT, environment
-from tests.stages.edit.making import heard, shown, workplace
+from tests.project import ROOT, change_params, environment
+from tests.stages.edit.making import SAMPLING, Mirror, heard, shown, workplace, write_network
 
 MOUTH = np.s_[:, 165:195, 140:185]  # of the astronaut
+SYSTEM = "video_editing"
 WORK = Path("data/.work/edit")
 MEDIA = ROOT.parent / "shared" / "media"
 
@@ -58,7 +60,7 @@ def test_the_film_is_as_long_as_the_voice(place):
 
 
 def test_the_mouth_is_painted_and_all_else_is_the_source_s(place):
-    edit(Path("talker.mp4"), Path("voice.wav"), Path("out.mp4"), "largest", "trim", 0)
+    edit(Path("talker.mp4"), Path("voice.wav"), Path("out.mp4"), "largest", "trim", 0, SYSTEM)
     made, real = shown(place / "out.mp4"), shown(place / "talker.mp4")[np.arange(25) * 30 // 25]
     changed = np.abs(made.astype(int) - real)
     assert changed[:, :100].mean() < 2.5  # what two encodings lose
@@ -98,7 +100,7 @@ def test_frames_without_the_face_are_kept(place):
     for frame in frames[10:18]:
         frame[60:260, 90:240] = 128
     write_video(place / "leaves.mp4", frames, times, None)
-    edit(Path("leaves.mp4"), Path("voice.wav"), Path("out.mp4"), "largest", "trim", 0)
+    edit(Path("leaves.mp4"), Path("voice.wav"), Path("out.mp4"), "largest", "trim", 0, SYSTEM)
     changed = np.abs(shown(place / "out.mp4").astype(int) - shown(place / "leaves.mp4"))[MOUTH].mean(axis=(1, 2, 3))
     assert changed[10:18].max() < 2
     assert changed[:10].min() > 8
@@ -121,6 +123,8 @@ def test_each_refusal_is_one_sentence(place):
         (("empty.mp4", "voice.wav"), "empty.mp4: no face in any of 5 frames"),
         (("talker.mp4", "voice.wav", "--face", "middle"), "--face middle: it is one of largest, left, right"),
         (("talker.mp4", "voice.wav", "--length", "cut"), "--length cut: it is one of loop, hold, trim"),
+        (("talker.mp4", "voice.wav", "--system", "diffspeaker"), "diffspeaker moves a mesh: use `talkingface speak`"),
+        (("talker.mp4", "voice.wav", "--system", "nobody"), "no system nobody in params.yaml: there are video_editing, diff"),
     ):
         code, told = command(*words, "-o", "out.mp4")
         assert code == 1
@@ -136,30 +140,62 @@ def test_each_refusal_is_one_sentence(place):
     assert "train the system" in told
 
 
-def test_a_broken_off_run_goes_on_where_it_was(place, monkeypatch):
+@pytest.mark.parametrize("painter, batch_size", [(generate.Painter, 1), (Mirror, 7)])
+def test_a_broken_off_run_goes_on_where_it_was(place, monkeypatch, painter, batch_size):
+    change_params(place, evaluate={"video_editing": SAMPLING | {"batch_size": batch_size}})
     monkeypatch.setattr(painting, "KEPT_FRAMES", 10)
-    arguments = Path("talker.mp4"), Path("voice.wav"), Path("out.mp4"), "largest", "loop", 0
-    edit(*arguments)
+    monkeypatch.setattr(generate, "Painter", painter)
+    arguments = Path("talker.mp4"), Path("voice.wav"), Path("out.mp4"), "largest", "loop"
+    edit(*arguments, 0, SYSTEM)
     at_once = Path("out.mp4").read_bytes()
     Path("out.mp4").unlink()
 
-    calls, paint = [], painting.Painter.paint
+    asked, paint = [], painter.paint
 
-    def breaking(self, index, example):
-        calls.append(index)
-        if index == 27 and len(calls) < 30:
-            raise KeyboardInterrupt
-        return paint(self, index, example)
+    def breaking(self, frames, before):
+        def told():
+            for one in frames:
+                asked.append(one.index)
+                if one.index == 27 and len(asked) < 30:
+                    raise KeyboardInterrupt
+                yield one
 
-    monkeypatch.setattr(painting.Painter, "paint", breaking)
+        return paint(self, told(), before)
+
+    monkeypatch.setattr(painter, "paint", breaking)
     with pytest.raises(KeyboardInterrupt):
-        edit(*arguments)
+        edit(*arguments, 0, SYSTEM)
     assert not list(place.glob("out*"))
-    edit(*arguments)
-    assert calls == [*range(28), *range(20, 35)]
+    edit(*arguments, 0, SYSTEM)
+    assert asked == [*range(28), *range(20, 35)]
     assert Path("out.mp4").read_bytes() == at_once
-    edit(*arguments[:-1], 1)
-    assert Path("out.mp4").read_bytes() != at_once, "another noise is another film"
+    if painter is not Mirror:
+        edit(*arguments, 1, SYSTEM)
+        assert Path("out.mp4").read_bytes() != at_once, "another noise is another film"
+
+
+def test_reading_ahead_makes_no_other_film(place, monkeypatch):
+    monkeypatch.setattr(generate, "Painter", Mirror)
+    films = []
+    for batch_size in (1, 7):
+        change_params(place, evaluate={"video_editing": SAMPLING | {"batch_size": batch_size}})
+        edit(Path("talker.mp4"), Path("voice.wav"), Path("out.mp4"), "largest", "loop", 0, SYSTEM)
+        films.append(Path("out.mp4").read_bytes())
+    assert films[0] == films[1]
+
+
+def test_the_crop_is_that_of_the_system_s_corpus(place):
+    """Trained on HDTF, it paints in a crop of 256 pixels that does not move."""
+    change_params(place, systems={"video_editing": {"corpus": "hdtf", "preset": "sample", "overrides": {}}})
+    code, told = command("talker.mp4", "voice.wav", "-o", "out.mp4")
+    assert code == 1
+    assert "paints 128 pixels, and align.crops.square.size is 256" in told
+    write_network(place, image_size=256)
+    edit(Path("talker.mp4"), Path("voice.wav"), Path("out.mp4"), "largest", "trim", 0, SYSTEM)
+    made, real = shown(place / "out.mp4"), shown(place / "talker.mp4")[np.arange(25) * 30 // 25]
+    changed = np.abs(made.astype(int) - real)
+    assert changed[:, :90].mean() < 2.5
+    assert changed[MOUTH].mean() > 15
 
 
 def test_colours_are_told_as_the_source_tells_them(place):
@@ -174,7 +210,7 @@ def test_colours_are_told_as_the_source_tells_them(place):
             picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
             container.mux(stream.encode(picture.reformat(format="yuv420p", dst_colorspace="ITU709")))
         container.mux(stream.encode(None))
-    edit(path, Path("voice.wav"), Path("out.mp4"), "largest", "trim", 0)
+    edit(path, Path("voice.wav"), Path("out.mp4"), "largest", "trim", 0, SYSTEM)
     with av.open("out.mp4") as film:
         assert film.streams.video[0].codec_context.colorspace == 1
     assert np.abs(shown(place / "out.mp4")[:, :50].astype(int) - (200, 40, 40)).mean() < 3
@@ -182,10 +218,10 @@ def test_colours_are_told_as_the_source_tells_them(place):
 
 @pytest.mark.slow
 def test_a_network_that_hears_speech_features_hears_the_new_voice_so(place):
-    workplace(place, audio="speech", audio_width=288, speech_encoder="moonshine-tiny")
-    edit(Path("talker.mp4"), Path("voice.wav"), Path("out.mp4"), "largest", "trim", 0)
+    write_network(place, audio="speech", audio_width=288, speech_encoder="moonshine-tiny")
+    edit(Path("talker.mp4"), Path("voice.wav"), Path("out.mp4"), "largest", "trim", 0, SYSTEM)
     (place / "other.wav").write_bytes(wav_bytes(voice(1.4)[::-1], RATE))
-    edit(Path("talker.mp4"), Path("other.wav"), Path("other.mp4"), "largest", "trim", 0)
+    edit(Path("talker.mp4"), Path("other.wav"), Path("other.mp4"), "largest", "trim", 0, SYSTEM)
     assert (shown(place / "out.mp4")[MOUTH] != shown(place / "other.mp4")[MOUTH]).any()
 
 
@@ -197,7 +233,7 @@ def test_a_real_clip_with_another_s_voice(place, name):
     source, other = MEDIA / name, MEDIA / "grid/swwp2s.mpg"
     if not source.exists():
         pytest.skip("no real clips here")
-    edit(source, other, Path("out.mp4"), "largest", "loop", 0)
+    edit(source, other, Path("out.mp4"), "largest", "loop", 0, SYSTEM)
     made, real = shown(place / "out.mp4"), np.stack(list(frames_at(source, 25, 0, 3)))
     assert len(made) == -(-len(samples_at(other, 16_000)) // 640) == 75
     assert made.shape == real.shape
