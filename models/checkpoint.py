@@ -3,8 +3,12 @@
 model.safetensors   the weights one generates with (the moving average, where training keeps one)
 config.json         every field of the system's Config, a dataclass
 card.md             for people: what it was trained on, for how long, how good it is
+
+Beside them may stand the checkpoint of another network that it works on top of, a folder in the folder.
 """
 
+import shutil
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,13 +29,18 @@ class BadCheckpoint(Exception):
     """A checkpoint that is incomplete, damaged, or of another network."""
 
 
-def write_checkpoint(folder: Path, network: nn.Module, config: Any, card: str) -> None:
-    """Writes the folder whole, replacing an earlier one: a crash leaves the old checkpoint, none, or the new one."""
+def write_checkpoint(folder: Path, network: nn.Module, config: Any, card: str, below: Mapping[str, Path] | None = None) -> None:
+    """Writes the folder whole, replacing an earlier one: a crash leaves the old checkpoint, none, or the new one.
+
+    below: checkpoints of other networks to take in, by the names of their folders here.
+    """
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     with in_place(folder) as making:
         for name, content in ((WEIGHTS, save(weights)), (CONFIG, json_bytes(asdict(config))), (CARD, card.encode())):
             with atomic_file(making / name) as file:
                 file.write(content)
+        for name, other in (below or {}).items():
+            shutil.copytree(other, making / name)
 
 
 def read_config(folder: Path, config_type: type[T]) -> T:
