@@ -27,7 +27,7 @@ from flows.server import prefect_api
 from flows.tracking import Curves, dvc_hash, training_run
 from models.trainer import Job, read_progress
 from stages.engine import code_version, die_with
-from stages.params import output, system_params, work
+from stages.params import output, trained_params, work
 
 POLL_SECONDS = 2.0
 
@@ -87,9 +87,9 @@ def run_trainer(job: Path, folder: Path, run_id: str) -> None:
 @flow(name="train", flow_run_name="train-{system}")
 def train(system: str) -> None:
     """Train one system as `params.yaml` says; leave its checkpoint, its curve and the id of its MLflow run."""
-    params = system_params(system)
+    params = trained_params(system)
     config = importlib.import_module(f"models.{system}.config").Config.from_dict(params.preset, params.overrides)
-    shards = output("shards", params.corpus)
+    shards = output(params.source, params.corpus)
     job = Job(
         system,
         dataclasses.asdict(config),

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -47,9 +47,10 @@ def parts() -> list[str]:
 
 @dataclass(frozen=True)
 class SystemParams:
-    """`systems.<name>` in params.yaml."""
+    """`systems.<name>` in params.yaml, or `pretrain.<name>`."""
 
     corpus: str  # what it learns from: one of `corpora`
+    source: Literal["shards", "latents"]  # the stage whose output it learns from
     preset: str  # a preset of models/<name>/config.py
     overrides: dict[str, Any]  # fields of that preset to change
 
@@ -57,6 +58,11 @@ class SystemParams:
 def system_params(system: str) -> SystemParams:
     """What `params.yaml` says of one system."""
     return section(f"systems.{system}", SystemParams)
+
+
+def trained_params(name: str) -> SystemParams:
+    """What `params.yaml` says of one system, or of what systems are trained on top of."""
+    return section(f"{'pretrain' if name in raw_section('pretrain') else 'systems'}.{name}", SystemParams)
 
 
 def output(stage: str, corpus: str) -> Path:

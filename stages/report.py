@@ -63,10 +63,18 @@ def system_section(system: str, out: Path) -> dict[str, Any]:
     }
 
 
+def pretrained_section(name: str, out: Path) -> dict[str, Any]:
+    """What the page says of what systems are trained on top of; its curve is drawn in `out/<name>`."""
+    (out / name).mkdir()
+    draw_curve(read_table(output("training", name) / "curve.csv"), out / name / "curve.png")
+    return {"name": name, "card": (output("checkpoints", name) / "card.md").read_text()}
+
+
 def run(name: str) -> None:
     with in_place(output("report", name)) as out:
         systems = [system_section(system, out) for system in raw_section("systems")]
+        pretrained = [pretrained_section(name, out) for name in raw_section("pretrain")]
         environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
         corpora = [json.loads((output("verified", corpus) / "report.json").read_text()) for corpus in raw_section("corpora")]
-        page = environment.from_string(TEMPLATE.read_text()).render(systems=systems, corpora=corpora)
+        page = environment.from_string(TEMPLATE.read_text()).render(systems=systems, pretrained=pretrained, corpora=corpora)
         (out / "index.html").write_text(page)

@@ -59,7 +59,7 @@ def stage_modules(stage: str) -> list[str]:
     base, _, system = stage.partition("@")
     if base == "publish":
         return []  # the code that logs decides nothing that is an output
-    if base == "train":
+    if base in ("train", "pretrain"):
         return ["models.trainer", *(f"models.{system}.{module}" for module in ("config", "training", "examples"))]
     if base in ("evaluate", "render"):
         kind = importlib.import_module(f"models.{system}").MAKES
@@ -105,12 +105,13 @@ def finished(tmp_path_factory) -> Path:
     return folder
 
 
-SYSTEMS = ("video_editing", "diffspeaker")
+SYSTEMS = ("video_editing", "difftalk", "diffspeaker")
 FROM_REPORT = {"report", *(f"publish@{system}" for system in SYSTEMS)}
 FROM_RENDER = FROM_REPORT | {f"render@{system}" for system in SYSTEMS}
 FROM_EVALUATE = {system: FROM_REPORT | {f"evaluate@{system}", f"render@{system}"} for system in SYSTEMS}
 FROM_TRAIN = {system: FROM_EVALUATE[system] | {f"train@{system}"} for system in SYSTEMS}
-FROM_SHARDS = set.union(*FROM_TRAIN.values()) | {"shards@sample", "verify@sample"}
+FROM_LATENTS = FROM_TRAIN["difftalk"] | {"latents@sample"}
+FROM_SHARDS = set.union(FROM_LATENTS, *FROM_TRAIN.values()) | {"pretrain@autoencoder", "shards@sample", "verify@sample"}
 FROM_LANDMARKS = FROM_SHARDS | {f"{stage}@sample-0" for stage in ("landmarks", "masks", "meshes", "parsing")}
 FROM_ALIGN = FROM_LANDMARKS | {f"{stage}@sample-0" for stage in ("align", "spectrograms", "speech")}
 
@@ -128,6 +129,8 @@ FROM_ALIGN = FROM_LANDMARKS | {f"{stage}@sample-0" for stage in ("align", "spect
         ("systems.video_editing.overrides", {"steps": 7}, FROM_TRAIN["video_editing"]),
         ("systems.video_editing.preset", "multi_speaker", FROM_TRAIN["video_editing"]),
         ("systems.diffspeaker.preset", "mesh", FROM_TRAIN["diffspeaker"]),
+        ("systems.difftalk.overrides", {"mask": "jaw"}, FROM_LATENTS),
+        ("pretrain.autoencoder.overrides", {"steps": 700}, FROM_LATENTS | {"pretrain@autoencoder"}),
         ("evaluate.video_editing.steps", 3, FROM_EVALUATE["video_editing"]),
         ("evaluate.diffspeaker.seed", 3, FROM_EVALUATE["diffspeaker"]),
         ("render.seam", 1, FROM_RENDER),

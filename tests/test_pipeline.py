@@ -21,7 +21,9 @@ from models.trainer import read_progress
 from tests.project import change_params, environment, run, tiny_project
 
 TINY = {"channels": [32, 32], "attention_levels": [], "steps": 12, "val_every": 4, "log_every": 1, "batch_size": 2}
-SYSTEMS = ("video_editing", "diffspeaker")
+SYSTEMS = ("video_editing", "difftalk", "diffspeaker")
+TINY_AUTOENCODER = {"channels": [32], "codes": 64, "codebook_start": 4, "steps": 12, "val_every": 4, "log_every": 1}
+TINY_LATENT = {"channels": [32, 32], "steps": 12, "val_every": 4, "log_every": 1, "batch_size": 2}
 TINY_MESH = {"channels": 32, "feedforward": 32, "steps": 12, "val_every": 4, "log_every": 1, "batch_size": 2}
 
 
@@ -29,12 +31,18 @@ TINY_MESH = {"channels": 32, "feedforward": 32, "steps": 12, "val_every": 4, "lo
 def project(tmp_path_factory) -> Path:
     """A project after its first `dvc repro`."""
     folder = tiny_project(tmp_path_factory.mktemp("project"))
-    tiny = {"video_editing": TINY, "diffspeaker": TINY_MESH}
-    other = {"video_editing": {"sampler": "ddpm", "steps": 3}, "diffspeaker": {"sampler": "release", "steps": 3}}
+    tiny = {"video_editing": (TINY, "shards"), "difftalk": (TINY_LATENT, "latents"), "diffspeaker": (TINY_MESH, "shards")}
+    other = {
+        "video_editing": {"sampler": "ddpm", "steps": 3},
+        "difftalk": {"sampler": "ddim progressive", "steps": 1},
+        "diffspeaker": {"sampler": "release", "steps": 3},
+    }
     own = {"sampler": "ddim", "steps": 2, "batch_size": 2, "seed": 0}
+    learnt = {"corpus": "sample", "preset": "sample"}
     change_params(
         folder,
-        systems={name: {"corpus": "sample", "preset": "sample", "overrides": small} for name, small in tiny.items()},
+        pretrain={"autoencoder": learnt | {"source": "shards", "overrides": TINY_AUTOENCODER}},
+        systems={name: learnt | {"source": source, "overrides": small} for name, (small, source) in tiny.items()},
         evaluate={name: own | {"against": [against]} for name, against in other.items()},
         render={"mesh_size": 128},
     )
@@ -194,7 +202,12 @@ def test_a_changed_number_reruns_its_stage_and_what_follows(project):
 
 
 def test_training_killed_at_any_moment_resumes_its_own_run(project):
-    video_editing = {"corpus": "sample", "preset": "sample", "overrides": TINY | {"steps": 80, "val_every": 5}}
+    video_editing = {
+        "corpus": "sample",
+        "source": "shards",
+        "preset": "sample",
+        "overrides": TINY | {"steps": 80, "val_every": 5},
+    }
     change_params(project, systems={"video_editing": video_editing})
     command = [sys.executable, "-m", "flows.train", "video_editing"]
     first = subprocess.Popen(command, cwd=project, env=environment(project), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

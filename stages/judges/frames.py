@@ -1,6 +1,7 @@
 """Painted videos: how near the real picture, whether the mouth moves with the real one, and the face back in its source."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,7 @@ from PIL import Image
 
 from data.media import audio, video
 from data.shardset import Clip, json_object, npy_array
-from stages.metrics import image
-from stages.metrics.mouth import opening_correlation
+from stages.metrics import image, mouth
 from stages.rendering import RenderParams
 
 MEMBER = "generated.npy"
@@ -21,6 +21,7 @@ HEADINGS = {
     "psnr_frame": "PSNR of frame, dB ↑",
     "ssim_frame": "SSIM of frame ↑",
     "mouth_correlation": "mouth opening, correlation ↑",
+    "jitter_to_real": "jitter of lips, of the real one's → 1",
     "diversity": "between two noises, grey levels",
     "seconds_per_frame": "s per frame ↓",
 }
@@ -40,7 +41,13 @@ def scores(clip: Clip, fake_THW3: np.ndarray, raw: Path) -> dict[str, float]:
     """Of one clip. Frame 0 is given to the system, so it does not count."""
     real_THW3, boxes_T4 = truth(clip), npy_array(clip.members["mask.npy"])
     row = image.scores(real_THW3[1:], fake_THW3[1:], boxes_T4[1:])
-    return row | {"mouth_correlation": opening_correlation(real_THW3, fake_THW3)}
+    return row | mouth.scores(true_landmarks(clip.members["mp4"]), mouth.track(fake_THW3))
+
+
+@lru_cache(maxsize=64)
+def true_landmarks(mp4: bytes) -> np.ndarray:
+    """`mouth.track` of a clip's own frames: once, however many videos are judged beside it."""
+    return mouth.track(video.decode_frames(mp4))
 
 
 def difference(clip: Clip, one_THW3: np.ndarray, other_THW3: np.ndarray) -> float:

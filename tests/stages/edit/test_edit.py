@@ -186,7 +186,7 @@ def test_reading_ahead_makes_no_other_film(place, monkeypatch):
 
 def test_the_crop_is_that_of_the_system_s_corpus(place):
     """Trained on HDTF, it paints in a crop of 256 pixels that does not move."""
-    change_params(place, systems={"video_editing": {"corpus": "hdtf", "preset": "sample", "overrides": {}}})
+    change_params(place, systems={"video_editing": {"corpus": "hdtf", "source": "shards", "preset": "sample", "overrides": {}}})
     code, told = command("talker.mp4", "voice.wav", "-o", "out.mp4")
     assert code == 1
     assert "paints 128 pixels, and align.crops.square.size is 256" in told

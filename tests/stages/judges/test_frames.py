@@ -8,7 +8,7 @@ from stages.align import warp
 from stages.evaluate import Sampler, mean_row
 from stages.judges.frames import paste_back, paste_inside, seam_weights
 from stages.metrics.image import box_mask
-from stages.metrics.mouth import opening_correlation
+from stages.metrics.mouth import LIPS, jitter_ratio, opening_correlation, scores, track
 from tests.media import astronaut, opening
 
 BOXES = np.array([[20, 55, 109, 128]], np.int16)
@@ -54,12 +54,24 @@ def test_the_baselines_change_the_mask_alone():
 def test_the_mouth_s_correlation_knows_a_moving_mouth_from_another():
     moments = np.arange(30) / 25
     real = np.stack([astronaut(t)[:256, 34:290] for t in moments])[:, ::2, ::2]
-    assert opening_correlation(real, real) == pytest.approx(1)
+    points = track(real)
+    assert scores(points, points) == pytest.approx({"mouth_correlation": 1, "jitter_to_real": 1})
     order = np.empty(30, int)  # the widest mouth where the real one is narrowest
     order[np.argsort(-opening(moments))] = np.argsort(opening(moments))
-    assert opening_correlation(real, real[order]) < -0.5
-    blank = np.zeros_like(real)
-    assert np.isnan(opening_correlation(real, blank))
+    assert opening_correlation(points, points[order]) < -0.5
+    nobody = track(np.zeros_like(real))
+    assert np.isnan(list(scores(points, nobody).values())).all()
+
+
+def test_jitter_is_the_second_difference_of_the_lips():
+    time = np.arange(20.0)
+    real, fake = np.zeros((2, 20, 478, 3))
+    real[:, LIPS, 0], fake[:, LIPS, 0] = 0.5 * time[:, None] ** 2, 1.5 * time[:, None] ** 2 + 7 * time[:, None]
+    fake[:, 4] = np.random.default_rng(0).normal(size=(20, 3))  # the nose's tip does what it likes
+    assert jitter_ratio(real, fake) == pytest.approx(3)
+    fake[5] = np.nan
+    assert jitter_ratio(real, fake) == pytest.approx(3)
+    assert np.isnan(jitter_ratio(0 * real, real))
 
 
 def test_an_undefined_score_does_not_hide_the_defined_ones():

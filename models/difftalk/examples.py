@@ -1,0 +1,153 @@
+"""Shards of latents to batches.
+
+    T  frames of a clip     C, h, w  latents     D  numbers of a row of audio, 50 rows a second
+
+The autoencoder is frozen and training changes nothing in its images, so what it says of a frame is said once, by the stage
+`latents`: that saves two thirds of a training step's encoding and all of its memory. The set's folder holds the autoencoder too.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from data.mesh import LANDMARKS_68
+from data.shardset import Clip, ShardSet, npy_array
+from models.difftalk.config import Audio, Config
+from models.difftalk.network import FRAMES, HEARD, LANDMARKS, ROWS
+from models.streaming import DrawnExamples
+
+SILENCE: dict[Audio, float] = {"mel": -80.0, "speech": 0.0}  # dB, the floor of the spectrograms; also for rows beyond the ends
+LATENTS, MASKED = "latents.npy", "masked_latents.npy"  # members that the stage `latents` adds
+AUTOENCODER = "autoencoder"  # folder beside train/ and val/
+
+
+class Example(NamedTuple):
+    """One frame's latents and what is known when they are painted; collated, each tensor has B in front."""
+
+    latents: Tensor  # (C, h, w) float32, the target
+    masked: Tensor  # (C, h, w) float32, of the frame with what is painted black
+    reference: Tensor  # (C, h, w) float32, of a frame some way off
+    audio: Tensor  # (30, D) float32 rows
+    landmarks: Tensor  # (39, 2) float32, pixels of the frame
+
+
+@dataclass(frozen=True)
+class EncodedClip:
+    """A clip in memory."""
+
+    key: str
+    latents: np.ndarray  # (T, C, h, w) float32
+    masked: np.ndarray  # (T, C, h, w) float32
+    audio: np.ndarray  # (T, 30, D) float32, a view of one padded column
+    landmarks: np.ndarray  # (T, 39, 2) float32
+
+    def example(self, index: int, reference: int) -> Example:
+        arrays = self.latents[index], self.masked[index], self.latents[reference], self.audio[index], self.landmarks[index]
+        return Example(*map(torch.from_numpy, arrays))
+
+
+def audio_windows(rows_SD: np.ndarray, audio: Audio) -> np.ndarray:
+    """Rows (2T, D) of a column -> (T, 30, D): what frame i hears, the windows of frames i-3 … i+4 in one, rows 2i-14 … 2i+15.
+
+    Which eight frames the release takes is unpublished; these are a re-implementation's (yxdydgithub/difftalk_preprocess). A
+    window is centred on its frame's first row, as AD-NeRF's. Beyond the ends there is silence.
+    """
+    before, after = 2 * (FRAMES // 2 - 1) + ROWS // 2, FRAMES + ROWS // 2
+    padded = np.pad(rows_SD, ((before, after), (0, 0)), constant_values=SILENCE[audio])
+    windows_NDS = np.lib.stride_tricks.sliding_window_view(padded, HEARD, axis=0, writeable=True)[: len(rows_SD) : 2]
+    return windows_NDS.swapaxes(1, 2)
+
+
+def upper_face(landmarks_TP2: np.ndarray) -> np.ndarray:
+    """The 39 landmarks (T, 39, 2) float32 that the network is told, of the 68 or of MediaPipe's 478."""
+    if landmarks_TP2.shape[1] != len(LANDMARKS_68):
+        landmarks_TP2 = landmarks_TP2[:, LANDMARKS_68]
+    return landmarks_TP2[:, LANDMARKS, :2].astype(np.float32)
+
+
+def audio_column(clip: Clip, config: Config, frames: int) -> np.ndarray:
+    """The clip's rows (2T, D) float32. ValueError, naming the clip, if they do not fit."""
+    name = f"{config.audio}.npy"
+    rows_SD = npy_array(clip.members[name]).astype(np.float32)
+    if rows_SD.shape != (2 * frames, config.audio_width):
+        remedy = "set audio_width in the system's overrides" if len(rows_SD) == 2 * frames else "run its stage again"
+        raise ValueError(
+            f"clip {clip.key}: {name} has the shape {rows_SD.shape}, not {(2 * frames, config.audio_width)}: {remedy}"
+        )
+    if not np.isfinite(rows_SD).all():
+        raise ValueError(f"clip {clip.key} has a {name} that is not finite: run its stage again")
+    return rows_SD
+
+
+def check_members(clip: Clip, wanted: tuple[str, ...]) -> None:
+    """ValueError, naming the clip and the members that it lacks."""
+    if missing := [member for member in wanted if member not in clip.members]:
+        raise ValueError(f"clip {clip.key} has no {' and no '.join(missing)}: run the stage that makes it")
+
+
+def read_clip(clip: Clip, config: Config) -> EncodedClip:
+    """Reads a clip of the stage `latents`. ValueError, naming the clip, if its members do not fit each other or `config`."""
+    check_members(clip, (LATENTS, MASKED, "landmarks.npy", f"{config.audio}.npy"))
+    latents, masked = npy_array(clip.members[LATENTS]), npy_array(clip.members[MASKED])
+    expected = (len(latents), config.latent_channels, config.latent_size, config.latent_size)
+    if latents.shape != expected or masked.shape != expected:
+        raise ValueError(
+            f"clip {clip.key} has latents of the shape {latents.shape}, not {expected}: "
+            "set latent_size and latent_channels in the system's overrides, as the autoencoder has them"
+        )
+    rows_SD = audio_column(clip, config, len(latents))
+    landmarks = upper_face(npy_array(clip.members["landmarks.npy"]))
+    return EncodedClip(clip.key, latents, masked, audio_windows(rows_SD, config.audio), landmarks)
+
+
+def reference_of(index: int, length: int, distance: int, random: np.random.Generator) -> int:
+    """A frame more than `distance` frames from `index`; if the clip has none, the farthest."""
+    candidates = np.flatnonzero(np.abs(np.arange(length) - index) > distance)
+    return int(random.choice(candidates)) if len(candidates) else int(max((0, length - 1), key=lambda end: abs(end - index)))
+
+
+class TrainingExamples(DrawnExamples[EncodedClip, Example]):
+    """Each frame as likely as any other, with a reference drawn afresh each time (the release draws it once for all)."""
+
+    def __init__(self, shards: Path, config: Config):
+        super().__init__(shards, config.seed, config.buffer_clips, config.frames_per_clip)
+        self.config = config
+
+    def decode(self, clip: Clip) -> EncodedClip:
+        return read_clip(clip, self.config)
+
+    def count(self, clip: EncodedClip) -> int:
+        return len(clip.latents)
+
+    def draw(self, clip: EncodedClip, random: np.random.Generator) -> Example:
+        index = int(random.integers(len(clip.latents)))
+        return clip.example(index, reference_of(index, len(clip.latents), self.config.reference_distance, random))
+
+
+def validation_examples(shards: Path, config: Config) -> list[Example]:
+    """`config.frames_per_clip` frames of every clip, evenly spread, each with frame 0 for reference: the same ones each time."""
+    examples = []
+    for clip in ShardSet(shards).clips():
+        encoded = read_clip(clip, config)
+        indices = np.linspace(0, len(encoded.latents) - 1, config.frames_per_clip).round().astype(int)
+        # Cloned, as a view would keep the whole clip in memory.
+        examples += [Example(*(tensor.clone() for tensor in encoded.example(index, 0))) for index in np.unique(indices)]
+    return examples
+
+
+def loaders(config: Config, train: Path, val: Path) -> tuple[DataLoader, DataLoader]:
+    """Batches of the two shard sets; the training ones have no end. Under torchrun each rank has its own."""
+    return (
+        DataLoader(
+            TrainingExamples(train, config),
+            config.batch_size,
+            num_workers=config.loader_workers,
+            pin_memory=torch.cuda.is_available(),
+        ),
+        DataLoader(validation_examples(val, config), config.batch_size),  # type: ignore[arg-type]  # a list will do
+    )
