@@ -9,9 +9,11 @@ film run by run, a run being frames that follow each other in time in one shot, 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
+
+from models.hearing import Audio
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Painter(Protocol):
     """A trained network that paints the faces of a film, on the GPU if there is one."""
 
     size: int  # S
-    audio: Literal["mel", "speech"]  # which column it hears
+    audio: Audio  # which column it hears
     speech_encoder: str  # which of models/speech made that, if it is "speech"
 
     def __init__(self, checkpoint: Path, sampler: str, steps: int, batch_size: int, seed: int) -> None:

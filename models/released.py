@@ -1,7 +1,7 @@
 """The authors' checkpoints: files from outside, read without running what may be in them, and with no tensor unaccounted for."""
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,3 +35,34 @@ def check_tensors(file: Path, expected: Mapping[str, tuple[int, ...]], found: Ma
             lines.append(f"has {name} {tuple(found[name].shape)}, not {expected[name]}")
     if lines:
         raise NotTheRelease(f"{file} is not what the configuration says:\n" + "\n".join(lines))
+
+
+def unet_blocks(levels: int, res_blocks: int, attention_levels: Collection[int]) -> dict[str, str]:
+    """Names of a U-Net's blocks in diffusers, to those in the code that both releases descend from (OpenAI's guided diffusion).
+
+    There they are numbered from the image to the middle, and from there back.
+    """
+    names = {
+        "conv_in": "input_blocks.0.0",
+        "mid_block.resnets.0": "middle_block.0",
+        "mid_block.attentions.0": "middle_block.1",
+        "mid_block.resnets.1": "middle_block.2",
+        "conv_norm_out": "out.0",
+        "conv_out": "out.2",
+    }
+    down, up = 1, 0
+    for level in range(levels):
+        for block in range(res_blocks):
+            names[f"down_blocks.{level}.resnets.{block}"] = f"input_blocks.{down}.0"
+            names[f"down_blocks.{level}.attentions.{block}"] = f"input_blocks.{down}.1"
+            down += 1
+        names[f"down_blocks.{level}.downsamplers.0"] = f"input_blocks.{down}.0"  # of the last level there is none
+        down += 1
+    for index, level in enumerate(reversed(range(levels))):
+        for block in range(res_blocks + 1):
+            names[f"up_blocks.{index}.resnets.{block}"] = f"output_blocks.{up}.0"
+            names[f"up_blocks.{index}.attentions.{block}"] = f"output_blocks.{up}.1"
+            up += 1
+        # Up-sampling has no number of its own: it follows the level's last block, and that block's attention.
+        names[f"up_blocks.{index}.upsamplers.0"] = f"output_blocks.{up - 1}.{2 if level in attention_levels else 1}"
+    return names

@@ -12,7 +12,6 @@ attends to three keys across, and no table of biases is kept for long clips.
     B  batch     T  frames     C  channels     V  vertices, X = 3V     N  steps     S, D  rows of audio, numbers of a row
 """
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,6 +29,7 @@ from models.diffspeaker.examples import SOUND_RATE, decode_clip, silence_like, s
 from models.diffspeaker.network import DiffSpeaker, KeysValues, TokenKeysValues, joined
 from models.diffspeaker.sound import UnusableSound, audio_for, clean_sound, encoded
 from models.diffusion import NoiseSchedule
+from models.noise import seed_of
 
 Sampler = Literal["ddim", "release"]
 VERTEX_BYTES = 2**24  # of the motion made from C dimensions in one piece
@@ -135,14 +135,13 @@ def regenerate(
     """
     network = load(checkpoint).to("cuda" if torch.cuda.is_available() else "cpu")
     decoded = [decode_clip(clip, network.config) for clip in clips]
-    digests = [hashlib.sha256(f"{seed} {clip.key}".encode()).digest() for clip in clips]
     return move(
         network,
         [clip.audio for clip in decoded],
         [len(clip.motion) for clip in decoded],
         [clip.style for clip in decoded],
         [clip.template for clip in decoded],
-        [int.from_bytes(digest[:8], "big") for digest in digests],
+        [seed_of(seed, clip.key) for clip in clips],
         sampler,
         steps,
         batch_size,

@@ -6,10 +6,9 @@ from typing import Any, Literal
 
 from models.difftalk.masks import Shape
 from models.diffusion import NoiseSchedule, Prediction
+from models.hearing import Audio
 from models.learning_rate import Decay
 from models.presets import WrongConfig, changed, check_types
-
-Audio = Literal["mel", "speech"]
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,11 @@ from torch.utils.data import DataLoader
 
 from data.mesh import LANDMARKS_68
 from data.shardset import Clip, ShardSet, npy_array
-from models.difftalk.config import Audio, Config
+from models.difftalk.config import Config
 from models.difftalk.network import FRAMES, HEARD, LANDMARKS, ROWS
+from models.hearing import SILENCE, Audio, check_members, heard_rows
 from models.streaming import DrawnExamples
 
-SILENCE: dict[Audio, float] = {"mel": -80.0, "speech": 0.0}  # dB, the floor of the spectrograms; also for rows beyond the ends
 LATENTS, MASKED = "latents.npy", "masked_latents.npy"  # members that the stage `latents` adds
 AUTOENCODER = "autoencoder"  # folder beside train/ and val/
 
@@ -70,26 +70,6 @@ def upper_face(landmarks_TP2: np.ndarray) -> np.ndarray:
     return landmarks_TP2[:, LANDMARKS, :2].astype(np.float32)
 
 
-def audio_column(clip: Clip, config: Config, frames: int) -> np.ndarray:
-    """The clip's rows (2T, D) float32. ValueError, naming the clip, if they do not fit."""
-    name = f"{config.audio}.npy"
-    rows_SD = npy_array(clip.members[name]).astype(np.float32)
-    if rows_SD.shape != (2 * frames, config.audio_width):
-        remedy = "set audio_width in the system's overrides" if len(rows_SD) == 2 * frames else "run its stage again"
-        raise ValueError(
-            f"clip {clip.key}: {name} has the shape {rows_SD.shape}, not {(2 * frames, config.audio_width)}: {remedy}"
-        )
-    if not np.isfinite(rows_SD).all():
-        raise ValueError(f"clip {clip.key} has a {name} that is not finite: run its stage again")
-    return rows_SD
-
-
-def check_members(clip: Clip, wanted: tuple[str, ...]) -> None:
-    """ValueError, naming the clip and the members that it lacks."""
-    if missing := [member for member in wanted if member not in clip.members]:
-        raise ValueError(f"clip {clip.key} has no {' and no '.join(missing)}: run the stage that makes it")
-
-
 def read_clip(clip: Clip, config: Config) -> EncodedClip:
     """Reads a clip of the stage `latents`. ValueError, naming the clip, if its members do not fit each other or `config`."""
     check_members(clip, (LATENTS, MASKED, "landmarks.npy", f"{config.audio}.npy"))
@@ -100,7 +80,7 @@ def read_clip(clip: Clip, config: Config) -> EncodedClip:
             f"clip {clip.key} has latents of the shape {latents.shape}, not {expected}: "
             "set latent_size and latent_channels in the system's overrides, as the autoencoder has them"
         )
-    rows_SD = audio_column(clip, config, len(latents))
+    rows_SD = heard_rows(clip, config.audio, config.audio_width, len(latents))
     landmarks = upper_face(npy_array(clip.members["landmarks.npy"]))
     return EncodedClip(clip.key, latents, masked, audio_windows(rows_SD, config.audio), landmarks)
 

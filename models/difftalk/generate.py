@@ -5,7 +5,6 @@ Frame 0 is given. Without the progressive reference no frame waits for another, 
 B  batch     C, h, w  latents     S  pixels of a frame
 """
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -23,11 +22,13 @@ from models.autoencoder.generate import load as load_autoencoder
 from models.autoencoder.network import Autoencoder
 from models.checkpoint import BadCheckpoint, read_config, read_weights
 from models.difftalk.config import Config
-from models.difftalk.examples import AUTOENCODER, audio_column, audio_windows, check_members, upper_face
+from models.difftalk.examples import AUTOENCODER, audio_windows, upper_face
 from models.difftalk.masks import hidden, pixel_mask
 from models.difftalk.network import DiffTalkUNet
 from models.diffusion import Step, add_noise, corrected, ddim_step, multistep, predicted_x0
+from models.hearing import check_members, check_width, heard_rows
 from models.images import to_uint8, to_unit
+from models.noise import Noise, seed_of
 from models.painting import Unpainted
 
 Solver = Literal["ddim", "dpm++", "unipc"]
@@ -62,9 +63,8 @@ def regenerate(checkpoint: Path, clips: Sequence[Clip], sampler: str, steps: int
     painter = Painter(checkpoint, sampler, steps, batch_size, seed)
     made = []
     for clip in clips:
-        digest = hashlib.sha256(f"{seed} {clip.key}".encode()).digest()
         first, *others = painter.frames_of(clip)
-        made.append(np.stack([first.real, *painter.painted(others, None, int.from_bytes(digest[:8], "big"))]))
+        made.append(np.stack([first.real, *painter.painted(others, None, seed_of(seed, clip.key))]))
     return made
 
 
@@ -97,9 +97,7 @@ class Painter:
         self.size, self.audio, self.speech_encoder = config.image_size, config.audio, config.speech_encoder
 
     def windows(self, rows_SD: np.ndarray) -> np.ndarray:
-        if rows_SD.shape[1] != self._config.audio_width:
-            numbers = f"{rows_SD.shape[1]} numbers in a row, and the network was trained on {self._config.audio_width}"
-            raise ValueError(f"{self.audio} has {numbers}: set its stage in params.yaml as it was then")
+        check_width(rows_SD, self.audio, self._config.audio_width)
         return audio_windows(rows_SD, self.audio)
 
     def paint(self, frames: Iterable[Unpainted], before: np.ndarray | None) -> Iterator[np.ndarray]:
@@ -112,7 +110,7 @@ class Painter:
         if frames.shape[1:3] != (self.size, self.size):
             raise ValueError(f"clip {clip.key} has frames of {frames.shape[1:3]} pixels, and the network paints {self.size}")
         boxes_T4, landmarks_TP3 = (npy_array(clip.members[name]) for name in ("mask.npy", "landmarks.npy"))
-        heard = self.windows(audio_column(clip, self._config, len(frames)))
+        heard = audio_windows(heard_rows(clip, self.audio, self._config.audio_width, len(frames)), self.audio)
         points_T68x2 = landmarks_TP3[:, LANDMARKS_68, :2]
         return [
             Unpainted(index, real, frames[0], box, points, rows)
@@ -167,7 +165,8 @@ class Painter:
         tensors = (torch.from_numpy(array).to(self._device) for array in (heard, upper_face(points)))
         with self._precision():
             biases_B1K = self._network.biases(self._network.condition(*tensors))
-        noise = _Noise(seed, [0 if self._mode == "smoothed" else frame.index for frame in frames], tuple(masked_BChw.shape[1:]))
+        numbers = (0 if self._mode == "smoothed" else frame.index for frame in frames)
+        noise = Noise([(seed, number) for number in numbers], tuple(masked_BChw.shape[1:]))
         x_t = noise(len(self._schedule)).to(self._device)
         keeps_real = self._config.keeps == "real"
         if keeps_real:
@@ -207,14 +206,3 @@ def smoothed(run: Iterator[tuple[Unpainted, Tensor]], before: Tensor | None) -> 
         neighbours = (latents if before is None else before), latents, (latents if following is None else following[1])
         yield frame, torch.einsum("n,nchw->chw", torch.tensor(SMOOTHING, device=latents.device), torch.stack(neighbours))
         before, now = latents, following
-
-
-class _Noise:
-    """Noise of each frame and step, from generators of their own: the same on any device and in any batch."""
-
-    def __init__(self, seed: int, frames: Sequence[int], shape: tuple[int, ...]):
-        self.seeds, self.shape = [(seed, frame) for frame in frames], shape
-
-    def __call__(self, step: int) -> Tensor:
-        noises = [np.random.default_rng((*seed, step)).standard_normal(self.shape, np.float32) for seed in self.seeds]
-        return torch.from_numpy(np.stack(noises))

@@ -21,7 +21,7 @@ from models.checkpoint import write_checkpoint
 from models.difftalk.config import Config
 from models.difftalk.examples import AUTOENCODER
 from models.difftalk.network import DiffTalkUNet
-from models.released import NotTheRelease, check_tensors
+from models.released import NotTheRelease, check_tensors, unet_blocks
 
 UNET, AVERAGED, FIRST_STAGE = "model.diffusion_model.", "model_ema.", "first_stage_model."
 COUNTERS = {f"{AVERAGED}decay", f"{AVERAGED}num_updates"}
@@ -62,31 +62,11 @@ def block_names(config: Config) -> dict[str, str]:
         "landmark_encoder": "cond_stage_model_for_ldm.encoder_fc1",
         "unet.time_embedding.linear_1": f"{UNET}time_embed.0",
         "unet.time_embedding.linear_2": f"{UNET}time_embed.2",
-        "unet.conv_in": f"{UNET}input_blocks.0.0",
-        "unet.mid_block.resnets.0": f"{UNET}middle_block.0",
-        "unet.mid_block.attentions.0": f"{UNET}middle_block.1",
-        "unet.mid_block.resnets.1": f"{UNET}middle_block.2",
-        "unet.conv_norm_out": f"{UNET}out.0",
-        "unet.conv_out": f"{UNET}out.2",
     }
-    levels, down, up = len(config.channels), 1, 0
-    for level in range(levels):
-        for block in range(config.res_blocks):
-            names[f"unet.down_blocks.{level}.resnets.{block}"] = f"{UNET}input_blocks.{down}.0"
-            names[f"unet.down_blocks.{level}.attentions.{block}"] = f"{UNET}input_blocks.{down}.1"
-            down += 1
-        names[f"unet.down_blocks.{level}.downsamplers.0.conv"] = (
-            f"{UNET}input_blocks.{down}.0.op"  # of the last level there is none
-        )
-        down += 1
-    for index, level in enumerate(reversed(range(levels))):
-        for block in range(config.res_blocks + 1):
-            names[f"unet.up_blocks.{index}.resnets.{block}"] = f"{UNET}output_blocks.{up}.0"
-            names[f"unet.up_blocks.{index}.attentions.{block}"] = f"{UNET}output_blocks.{up}.1"
-            up += 1
-        # Up-sampling has no number of its own: it follows the level's last block, and that block's attention.
-        place = 2 if level in config.attention_levels else 1
-        names[f"unet.up_blocks.{index}.upsamplers.0"] = f"{UNET}output_blocks.{up - 1}.{place}"
+    for ours, theirs in unet_blocks(len(config.channels), config.res_blocks, config.attention_levels).items():
+        if "downsamplers" in ours:  # one convolution, and no residual block
+            ours, theirs = f"{ours}.conv", f"{theirs}.op"
+        names[f"unet.{ours}"] = UNET + theirs
     return names
 
 

@@ -5,11 +5,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from models.diffusion import NoiseSchedule, Prediction
+from models.hearing import MEL_BANDS, Audio
 from models.learning_rate import Decay
 from models.presets import WrongConfig, changed, check_types
-
-Audio = Literal["mel", "speech"]
-MEL_BANDS = 256  # of the mel column: librosa's, up to 8 kHz
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,11 @@ from torch.utils.data import DataLoader
 
 from data.media.video import decode_frames
 from data.shardset import Clip, ShardSet, npy_array
+from models.hearing import SILENCE, Audio, check_members, heard_rows
 from models.streaming import DrawnExamples
-from models.video_editing.config import Audio, Config
+from models.video_editing.config import Config
 from models.video_editing.network import AUDIO_ROWS
 
-SILENCE: dict[Audio, float] = {"mel": -80.0, "speech": 0.0}  # dB, the floor of the spectrograms; also for rows before the first
 # The most that a perturbation of 1 does: in radians, of the size, of the width, of the contrast, of the range of levels.
 ROTATION, SCALE, SHIFT, CONTRAST, TINT = 0.05, 0.03, 0.02, 0.1, 0.05
 
@@ -105,23 +105,14 @@ def audio_windows(rows_SD: np.ndarray, audio: Audio = "mel") -> np.ndarray:
 
 def decode_clip(clip: Clip, config: Config) -> DecodedClip:
     """Decodes mp4, mask.npy and the audio's column. ValueError, naming the clip, if they do not fit each other or `config`."""
-    column = f"{config.audio}.npy"
-    if missing := [member for member in ("mp4", "mask.npy", column) if member not in clip.members]:
-        raise ValueError(f"clip {clip.key} has no {' and no '.join(missing)}: run the stage that makes it")
-    frames = decode_frames(clip.members["mp4"])
-    boxes, rows_SD = npy_array(clip.members["mask.npy"]), npy_array(clip.members[column])
+    check_members(clip, ("mp4", "mask.npy", f"{config.audio}.npy"))
+    frames, boxes = decode_frames(clip.members["mp4"]), npy_array(clip.members["mask.npy"])
     length, size = len(frames), config.image_size
-    for name, found, expected in (
-        ("mp4", frames.shape, (length, size, size, 3)),
-        ("mask.npy", boxes.shape, (length, 4)),
-        (column, rows_SD.shape, (2 * length, config.audio_width)),
-    ):
+    for name, found, expected in (("mp4", frames.shape, (length, size, size, 3)), ("mask.npy", boxes.shape, (length, 4))):
         if found != expected:
-            remedy = "set audio_width in the system's overrides" if found[:1] == (2 * length,) else "run its stage again"
-            raise ValueError(f"clip {clip.key}: {name} has the shape {found}, not {expected}: {remedy}")
-    if not np.isfinite(rows_SD).all():
-        raise ValueError(f"clip {clip.key} has a {column} that is not finite: run its stage again")
-    return DecodedClip(clip.key, frames, boxes.astype(np.int16), audio_windows(rows_SD.astype(np.float32), config.audio))
+            raise ValueError(f"clip {clip.key}: {name} has the shape {found}, not {expected}: run its stage again")
+    rows_SD = heard_rows(clip, config.audio, config.audio_width, length)
+    return DecodedClip(clip.key, frames, boxes.astype(np.int16), audio_windows(rows_SD, config.audio))
 
 
 class TrainingExamples(DrawnExamples[DecodedClip, Example]):

@@ -4,7 +4,6 @@ Frame 0 is given. Every later frame is painted from the frame painted before it,
 frames of one clip wait for each other and a batch is made of different clips.
 """
 
-import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -19,7 +18,9 @@ from torch.utils.data import default_collate
 from data.shardset import Clip
 from models.checkpoint import read_config, read_weights
 from models.diffusion import Step, corrected, ddim_step, ddpm_step, multistep, predicted_x0
+from models.hearing import check_width
 from models.images import box_mask, to_uint8, to_unit
+from models.noise import Noise, seed_of
 from models.painting import Unpainted
 from models.video_editing.config import Config
 from models.video_editing.examples import DecodedClip, Example, audio_windows, decode_clip
@@ -42,9 +43,7 @@ def regenerate(
     """`generate` for clips of a shard set, on the GPU if there is one. Noise follows from `seed` and the clip's key."""
     network = load(checkpoint).to("cuda" if torch.cuda.is_available() else "cpu")
     decoded = [decode_clip(clip, network.config) for clip in clips]
-    digests = [hashlib.sha256(f"{seed} {clip.key}".encode()).digest() for clip in clips]
-    seeds = [int.from_bytes(digest[:8], "big") for digest in digests]
-    return generate(network, decoded, seeds, sampler, steps, batch_size)
+    return generate(network, decoded, [seed_of(seed, clip.key) for clip in clips], sampler, steps, batch_size)
 
 
 @torch.inference_mode()
@@ -72,11 +71,12 @@ def generate(
     lengths = [len(video.frames) for video in videos]
     waiting = deque(clip for clip in sorted(range(len(videos)), key=lambda clip: -lengths[clip]) if lengths[clip] > 1)
     rows: list[tuple[int, int]] = []  # clip and frame of each row of the batch; a clip that ends makes way for the next
+    size = network.config.image_size
     while rows or waiting:
         while waiting and len(rows) < batch_size:
             rows.append((waiting.popleft(), 1))
         batch = default_collate([videos[clip].example(frame) for clip, frame in rows])
-        noise = _Noise([(seeds[clip], frame) for clip, frame in rows], network.config.image_size)
+        noise = Noise([(seeds[clip], frame) for clip, frame in rows], (3, size, size))
         # Rounded to 8 bits before it is the next frame's previous one, as the release reads its frames back from png.
         for (clip, frame), painted_HW3 in zip(rows, paint(network, batch, noise, sampler, gammas), strict=True):
             videos[clip].frames[frame] = painted_HW3
@@ -134,17 +134,6 @@ def _row_by_row_on_cpu(network: VideoEditingUNet, *inputs: Tensor) -> Tensor:
     return torch.cat([network(*row) for row in zip(*(tensor.split(1) for tensor in inputs), strict=True)])
 
 
-class _Noise:
-    """Noise of each row and step, from generators of their own: the same on any device and in any batch."""
-
-    def __init__(self, seeds: Sequence[tuple[int, int]], size: int):
-        self.seeds, self.shape = seeds, (3, size, size)
-
-    def __call__(self, step: int) -> Tensor:
-        noises = [np.random.default_rng((*seed, step)).standard_normal(self.shape, np.float32) for seed in self.seeds]
-        return torch.from_numpy(np.stack(noises))
-
-
 class Painter:
     """As in models/painting.py. Each frame is painted from the one before, so none is read ahead and no batch is made."""
 
@@ -161,9 +150,7 @@ class Painter:
         self.size, self.audio, self.speech_encoder = config.image_size, config.audio, config.speech_encoder
 
     def windows(self, rows_SD: np.ndarray) -> np.ndarray:
-        if rows_SD.shape[1] != self._config.audio_width:
-            numbers = f"{rows_SD.shape[1]} numbers in a row, and the network was trained on {self._config.audio_width}"
-            raise ValueError(f"{self.audio} has {numbers}: set its stage in params.yaml as it was then")
+        check_width(rows_SD, self.audio, self._config.audio_width)
         return audio_windows(rows_SD, self.audio)
 
     def paint(self, frames: Iterable[Unpainted], before: np.ndarray | None) -> Iterator[np.ndarray]:
@@ -175,5 +162,7 @@ class Painter:
     @torch.inference_mode()
     def _painted(self, index: int, arrays: Sequence[np.ndarray]) -> np.ndarray:
         batch = Example(*(torch.from_numpy(array)[None] for array in arrays))
-        (face_HW3,) = paint(self._network, batch, _Noise([(self._seed, index)], self.size), self._sampler, self._gammas)
+        (face_HW3,) = paint(
+            self._network, batch, Noise([(self._seed, index)], (3, self.size, self.size)), self._sampler, self._gammas
+        )
         return face_HW3

@@ -14,7 +14,7 @@ from pathlib import Path
 from torch import Tensor
 
 from models.checkpoint import write_checkpoint
-from models.released import NotTheRelease, check_tensors, read_released
+from models.released import NotTheRelease, check_tensors, read_released, unet_blocks
 from models.video_editing.config import Config
 from models.video_editing.network import VideoEditingUNet
 
@@ -45,35 +45,13 @@ PROJECTION = re.compile(r"\.to_([qkv])\.")  # one tensor in the release
 
 def block_names(config: Config) -> dict[str, str]:
     """Our name of each block, and the release's, which numbers them from the image to the middle and from there back."""
-    names = {
+    blocks = unet_blocks(len(config.channels), config.res_blocks, config.attention_levels)
+    return {
         "unet.time_embedding.0.linear_1": "cond_embed.0",
         "unet.time_embedding.0.linear_2": "cond_embed.2",
         "audio_embedding.linear_1": "audio_cond_embed.0",
         "audio_embedding.linear_2": "audio_cond_embed.2",
-        "unet.conv_in": "input_blocks.0.0",
-        "unet.mid_block.resnets.0": "middle_block.0",
-        "unet.mid_block.attentions.0": "middle_block.1",
-        "unet.mid_block.resnets.1": "middle_block.2",
-        "unet.conv_norm_out": "out.0",
-        "unet.conv_out": "out.2",
-    }
-    levels, down, up = len(config.channels), 1, 0
-    for level in range(levels):
-        for block in range(config.res_blocks):
-            names[f"unet.down_blocks.{level}.resnets.{block}"] = f"input_blocks.{down}.0"
-            names[f"unet.down_blocks.{level}.attentions.{block}"] = f"input_blocks.{down}.1"
-            down += 1
-        names[f"unet.down_blocks.{level}.downsamplers.0"] = f"input_blocks.{down}.0"  # of the last level there is none
-        down += 1
-    for index, level in enumerate(reversed(range(levels))):
-        for block in range(config.res_blocks + 1):
-            names[f"unet.up_blocks.{index}.resnets.{block}"] = f"output_blocks.{up}.0"
-            names[f"unet.up_blocks.{index}.attentions.{block}"] = f"output_blocks.{up}.1"
-            up += 1
-        # Up-sampling has no number of its own: it follows the level's last block, and that block's attention.
-        place = 2 if level in config.attention_levels else 1
-        names[f"unet.up_blocks.{index}.upsamplers.0"] = f"output_blocks.{up - 1}.{place}"
-    return names
+    } | {f"unet.{ours}": theirs for ours, theirs in blocks.items()}
 
 
 def release_name(name: str, blocks: dict[str, str]) -> str:
