@@ -35,8 +35,13 @@ class EvaluateParams:
     sampler: str  # the sampler whose clips are scored as the system's own, and rendered
     steps: int  # its steps
     against: list[Sampler]  # other samplers, for the table of quality against time
+    against_clips: int  # how many clips that table is made of, the first ones: at least 1
     batch_size: int  # clips generated at once
     seed: int  # of the noise, together with each clip's key
+
+    def __post_init__(self) -> None:
+        if self.against_clips < 1:
+            raise ValueError("against_clips must be at least 1: to compare no samplers, set against to []")
 
 
 Row = Mapping[str, float | str]
@@ -59,6 +64,11 @@ def significant(value: float) -> float:
     return float(f"{value:.5g}")
 
 
+def frame_count(clips: Sequence[Clip]) -> int:
+    """Frames of all these clips."""
+    return sum(json_object(clip.members["json"])["frames"] for clip in clips)
+
+
 def evaluate(
     system: str,
     clips: list[Clip],
@@ -74,32 +84,32 @@ def evaluate(
     raw: the corpus's native files.
     """
     generator, judge = importlib.import_module(f"models.{system}.generate"), judge_of(system)
-    frames = sum(json_object(clip.members["json"])["frames"] for clip in clips)
 
-    def make(sampler: Sampler, seed: int) -> list[np.ndarray]:
-        return generator.regenerate(checkpoint, clips, sampler.sampler, sampler.steps, params.batch_size, seed)
+    def make(sampler: Sampler, some: Sequence[Clip], seed: int) -> list[np.ndarray]:
+        return generator.regenerate(checkpoint, some, sampler.sampler, sampler.steps, params.batch_size, seed)
 
-    def rows(made: Iterable[np.ndarray]) -> list[Row]:
-        return [judge.scores(clip, fake, raw) for clip, fake in zip(clips, made, strict=True)]
+    def rows(made: Iterable[np.ndarray], some: Sequence[Clip]) -> list[Row]:
+        return [judge.scores(clip, fake, raw) for clip, fake in zip(some, made, strict=True)]
 
-    own = Sampler(params.sampler, params.steps)
+    own, compared = Sampler(params.sampler, params.steps), clips[: params.against_clips]
     generator.regenerate(checkpoint, clips[:1], own.sampler, 1, 1, params.seed)  # what libraries set up once is not timed
     table, made = [], {}
     for sampler in (own, *params.against):
+        some = clips if sampler is own else compared
         start = time.perf_counter()
-        made[sampler.name] = make(sampler, params.seed)
-        seconds = significant((time.perf_counter() - start) / frames)
-        scored = rows(made[sampler.name])
-        table.append({"sampler": sampler.name, "seconds_per_frame": seconds} | mean_row(scored))
+        made[sampler.name] = make(sampler, some, params.seed)
+        seconds = significant((time.perf_counter() - start) / frame_count(some))
+        scored = rows(made[sampler.name], some)
+        table.append({"sampler": sampler.name, "seconds_per_frame": seconds} | mean_row(scored[: len(compared)]))
         if sampler is own:
             per_clip = scored
-    again = zip(clips, made[own.name], make(own, params.seed + 1), strict=True)
+    again = zip(clips, made[own.name], make(own, clips, params.seed + 1), strict=True)
     diversity = significant(float(np.mean([judge.difference(*clip_one_other) for clip_one_other in again])))
     metrics = {
         "own": mean_row(per_clip) | {"diversity": diversity, "seconds_per_frame": table[0]["seconds_per_frame"]},
-        "baselines": {name: mean_row(rows(videos)) for name, videos in judge.baselines(clips, train).items()},
+        "baselines": {name: mean_row(rows(videos, clips)) for name, videos in judge.baselines(clips, train).items()},
         "clips": {clip.key: mean_row([row]) for clip, row in zip(clips, per_clip, strict=True)},
-        "count": {"clips": len(clips), "frames": frames},
+        "count": {"clips": len(clips), "frames": frame_count(clips), "compared": len(compared)},
     }
     (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
     with (out / "samplers.csv").open("w", newline="") as file:

@@ -37,7 +37,7 @@ def project(tmp_path_factory) -> Path:
         "difftalk": {"sampler": "ddim progressive", "steps": 1},
         "diffspeaker": {"sampler": "release", "steps": 3},
     }
-    own = {"sampler": "ddim", "steps": 2, "batch_size": 2, "seed": 0}
+    own = {"sampler": "ddim", "steps": 2, "against_clips": 1, "batch_size": 2, "seed": 0}
     learnt = {"corpus": "sample", "preset": "sample"}
     change_params(
         folder,

@@ -17,7 +17,7 @@ from models.video_editing.network import VideoEditingUNet
 from tests.project import ROOT, change_params
 
 TINY = {"channels": [32, 32], "attention_levels": [], "from_identity": False}
-SAMPLING = {"sampler": "ddim", "steps": 1, "against": [], "batch_size": 1, "seed": 0}
+SAMPLING = {"sampler": "ddim", "steps": 1, "against": [], "against_clips": 1, "batch_size": 1, "seed": 0}
 
 
 def workplace(folder: Path, **overrides: Any) -> Path:
