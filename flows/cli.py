@@ -23,6 +23,10 @@ console = Console(soft_wrap=True)
 HOST = "127.0.0.1"
 
 
+def available_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @app.callback()
 def main() -> None:
     """A talking-face laboratory: see README.md."""
@@ -151,6 +155,48 @@ def edit(
         console.print(f"{out} was not made: {error}", style="red", markup=False)
         raise typer.Exit(1) from error
     console.print(f"{out}  (synthetic: say so where you show it)")
+
+
+@app.command()
+def reproduce(
+    jobs: Annotated[int | None, typer.Option(min=1, help="stages at once; else as many as cores")] = None,
+    dry: Annotated[bool, typer.Option("--dry", help="say what is stale and why, and run nothing")] = False,
+) -> None:
+    """Make what is stale, as `dvc repro` does, with stages that do not wait for each other side by side."""
+    from dvc.exceptions import DvcException
+
+    from flows.stale import WrongMeta, plan
+
+    try:
+        found = plan()
+    except (DvcException, WrongMeta) as error:
+        console.print(f"nothing was run: {error}", style="red", markup=False)
+        raise typer.Exit(1) from error
+    if not found.stages:
+        console.print("nothing is stale")
+        return
+    if dry:
+        stale = Table("stage", "why")
+        for stage in found.stages:
+            stale.add_row(escape(stage.name), escape(stage.why))
+        console.print(stale)
+        return
+    from flows.reproduce import StagesFailed
+    from flows.reproduce import reproduce as make
+
+    try:
+        outcomes = make(found, jobs or available_cores(), lambda line: console.print(line, markup=False, highlight=False))
+    except StagesFailed as error:
+        outcomes = error.outcomes
+    summary = Table("stage", "state", "seconds", "why")
+    for outcome in outcomes:
+        summary.add_row(escape(outcome.stage), outcome.state, str(outcome.seconds), escape(outcome.why))
+    console.print(summary)
+    failed = [outcome for outcome in outcomes if outcome.state == "failed"]
+    for outcome in failed:
+        console.print(f"{outcome.stage} failed; its last words:\n{outcome.last_words}", style="red", markup=False)
+    if failed:
+        raise typer.Exit(1)
 
 
 @app.command()

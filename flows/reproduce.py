@@ -1,0 +1,163 @@
+"""`talkingface reproduce`: the stale part of the DVC graph, stages side by side, each a Prefect task.
+
+* stale.py     what has to run, in what order, and why
+* slots.py     what the machine has to share out
+* stagerun.py  one stage by DVC, under leash.py, so that nothing of it is left when this process ends
+* here         a stage is started the moment all it needs has ended well and its slots are free
+"""
+
+import logging
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from graphlib import TopologicalSorter
+from queue import Empty, SimpleQueue
+
+from prefect import Task, flow, get_run_logger, task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.futures import PrefectFuture
+from prefect.logging.handlers import PrefectConsoleHandler
+from prefect.runtime import task_run
+from prefect.settings import PREFECT_API_URL
+from prefect.tasks import exponential_backoff
+
+from flows.server import prefect_api
+from flows.slots import Held, Slots, machine
+from flows.stagerun import Hands
+from flows.stale import Plan, Stage, order_lock
+
+SLOT_POLL_S = 0.2
+NETWORK_RETRIES = 2
+NETWORK_BACKOFF_S = 5
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a stage."""
+
+    stage: str
+    state: str  # ran, restored from cache, unchanged, failed, not run
+    seconds: float
+    why: str
+    last_words: str = ""
+
+
+class StagesFailed(RuntimeError):
+    """Some stages failed, and what follows from them was not run; the others were."""
+
+    def __init__(self, outcomes: list[Outcome]) -> None:
+        super().__init__(", ".join(outcome.stage for outcome in outcomes if outcome.state == "failed") + " failed")
+        self.outcomes = outcomes
+
+
+def reproduce(plan: Plan, jobs: int, tell: Callable[[str], None]) -> list[Outcome]:
+    """Run the plan's stages, at most `jobs` at once; what became of each. `tell` is given every line for the user.
+
+    A stage that fails stops what follows from it and nothing else; StagesFailed is raised in the end. Ctrl-C and SIGTERM end
+    what runs. Nothing is left running then, nor after SIGKILL.
+    """
+    for logger in (logging.root, logging.getLogger("prefect")):
+        for handler in logger.handlers:
+            if isinstance(handler, PrefectConsoleHandler):
+                handler.setLevel(logging.CRITICAL)  # `tell` tells the user; Prefect's server gets every line
+    try:
+        with _deaf_to_ctrl_c(prefect_api()):
+            # A training is a flow too: it joins this server instead of a second one on the same database.
+            hands = Hands(tell, {"PREFECT_API_URL": str(PREFECT_API_URL.value())})
+            outcomes: list[Outcome] | BaseException
+            try:
+                state = _flow(plan.stages, Slots(machine(jobs)), hands, tell, return_state=True)
+                outcomes = state.result(raise_on_failure=False)
+            except KeyboardInterrupt as interrupt:  # raised once the server is told all: else Prefect tries for a minute
+                outcomes = interrupt
+    finally:
+        order_lock(plan.order, plan.locked)
+    if isinstance(outcomes, BaseException):
+        raise outcomes
+    return outcomes
+
+
+@contextmanager
+def _deaf_to_ctrl_c(server: AbstractContextManager[None]) -> Iterator[None]:
+    """A server that is started here does not end of a Ctrl-C, which reaches all processes of a terminal: a flow whose server is
+    gone tries for two minutes to say that it was interrupted (measured)."""
+    with ExitStack() as stack:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # the new process inherits it
+        try:
+            stack.enter_context(server)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+        yield
+
+
+@flow(name="reproduce", validate_parameters=False)
+def _flow(stages: list[Stage], slots: Slots, hands: Hands, tell: Callable[[str], None]) -> list[Outcome]:
+    try:
+        outcomes = _run_all(stages, slots, hands, tell)
+    except BaseException:
+        hands.cancel()  # before Prefect waits for its threads, each of which waits for a stage
+        raise
+    create_table_artifact(key="reproduce", table=[asdict(outcome) for outcome in outcomes], description="what became of stages")
+    if any(outcome.state == "failed" for outcome in outcomes):
+        raise StagesFailed(outcomes)
+    return outcomes
+
+
+def _run_all(stages: list[Stage], slots: Slots, hands: Hands, tell: Callable[[str], None]) -> list[Outcome]:
+    by_name = {stage.name: stage for stage in stages}
+    graph = TopologicalSorter({stage.name: stage.upstream for stage in stages})
+    graph.prepare()
+    ready: list[Stage] = []
+    running: dict[str, tuple[Held, float]] = {}
+    ended: SimpleQueue[tuple[str, PrefectFuture[str]]] = SimpleQueue()
+    outcomes: dict[str, Outcome] = {}
+    while graph.is_active():
+        ready = sorted(ready + [by_name[name] for name in graph.get_ready()], key=lambda stage: -stage.depth)
+        for stage in list(ready):
+            if (held := slots.take(stage.meta.needs(), alone=stage.name)) is not None:
+                ready.remove(stage)
+                running[stage.name] = held, time.monotonic()
+                tell(f"{stage.name}: starts ({stage.why})")
+                future = _task(stage, hands).submit(stage.name, held, hands)
+                future.add_done_callback(partial(_put, ended, stage.name))
+        if not ready and not running:
+            break  # what is left follows from a stage that failed
+        try:
+            name, future = ended.get(timeout=SLOT_POLL_S if ready else None)
+        except Empty:
+            continue
+        held, began = running.pop(name)
+        held.give_back()
+        result = future.result(raise_on_failure=False)
+        failed = isinstance(result, BaseException)
+        state, words = ("failed", str(result)) if failed else (result, "")
+        outcome = outcomes[name] = Outcome(name, state, round(time.monotonic() - began, 1), by_name[name].why, words)
+        tell(f"{name}: {outcome.state} after {outcome.seconds} s")
+        if not failed:
+            graph.done(name)
+    return [outcomes.get(stage.name, Outcome(stage.name, "not run", 0.0, stage.why)) for stage in stages]
+
+
+def _put(ended: SimpleQueue[tuple[str, PrefectFuture[str]]], name: str, future: PrefectFuture[str]) -> None:
+    ended.put((name, future))
+
+
+@task(cache_policy=NO_CACHE)
+def _stage(name: str, held: Held, hands: Hands) -> str:
+    if task_run.run_count > 1:
+        hands.tell(f"{name}: starts again")
+    return hands.run(name, held, get_run_logger().info)
+
+
+def _task(stage: Stage, hands: Hands) -> Task[[str, Held, Hands], str]:
+    return _stage.with_options(
+        name=stage.name,
+        task_run_name=stage.name,
+        retries=NETWORK_RETRIES if stage.meta.network else 0,
+        retry_delay_seconds=exponential_backoff(NETWORK_BACKOFF_S),
+        retry_condition_fn=lambda *_: not hands.cancelled,
+    )

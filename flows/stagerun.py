@@ -1,0 +1,130 @@
+"""One stage by DVC, `dvc --wait-for-lock repro --single-item`: the only spelling that loses nothing beside others (measured)."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from flows import leash
+from flows.slots import NO_GPU, Held
+
+LAST_WORDS = 15
+LOCK_WAIT_S = (1.0, 30.0)  # the first pause before DVC's locks are tried again, and the longest
+
+_RESTORED = re.compile(r"Stage '.+' is cached - skipping run, checking out outputs$")
+_UNCHANGED = re.compile(r"(Stage )?'.+' didn't change, skipping$|Data and pipelines are up to date\.$")
+_OF_DVC = re.compile(
+    r"Running stage '.+':$|> |(Generating|Updating) lock file '|Use `dvc push` to send|To track the changes with git, run:$"
+    r"|\tgit add |To enable auto staging, run:$|\tdvc config core\.autostage true$|Verifying (data sources|outputs) in |$"
+)
+_LOCKED = re.compile(r"is busy, it is being blocked by:|^(ERROR: )?Unable to acquire lock\b")
+
+
+class StageFailed(RuntimeError):
+    """A stage ended with an error: its last words."""
+
+
+class Cancelled(RuntimeError):
+    """Somebody ended the run while the stage was at work."""
+
+
+class Hands:
+    """Runs stages, each in a process group of its own that ends with this process, however it ends."""
+
+    def __init__(self, tell: Callable[[str], None], environment: dict[str, str]) -> None:
+        self.tell, self._environment = tell, environment
+        self._cancelled = threading.Event()
+        self._running: set[subprocess.Popen[str]] = set()
+        self._lock = threading.Lock()
+
+    @property
+    def cancelled(self) -> bool:
+        return self._cancelled.is_set()
+
+    def cancel(self) -> None:
+        """End what runs and let nothing start any more; returns at once, the stages end within seconds."""
+        with self._lock:
+            self._cancelled.set()
+            for process in self._running:
+                _let_go(process)
+
+    def run(self, name: str, held: Held, listen: Callable[[str], None]) -> str:
+        """Run one stage; "ran", "restored from cache" or "unchanged". Its lines go to `listen` and, with its name, to `tell`.
+
+        While another DVC holds a lock that it needs, it waits. Raises StageFailed or Cancelled.
+        """
+        pause, longest = LOCK_WAIT_S
+        while True:
+            code, lines, states = self._repro(name, held, listen)
+            if self.cancelled:
+                raise Cancelled(f"{name} was ended before it was done")
+            if code == 0:
+                return states[0] if states else "ran"
+            if not any(map(_LOCKED.search, lines)):
+                raise StageFailed("\n".join(lines) or f"dvc ended with {code}")
+            self.tell(f"{name}: waits for another DVC at work here")
+            self._cancelled.wait(pause)
+            pause = min(2 * pause, longest)
+
+    def _repro(self, name: str, held: Held, listen: Callable[[str], None]) -> tuple[int, list[str], list[str]]:
+        process = self._start(name, held)
+        lines: deque[str] = deque(maxlen=LAST_WORDS)
+        states: list[str] = []
+        try:
+            assert process.stdout is not None
+            for line in map(str.rstrip, process.stdout):  # text mode: a bar's carriage return ends a line too
+                if _RESTORED.match(line):
+                    states.append("restored from cache")
+                elif _UNCHANGED.match(line):
+                    states.append("unchanged")
+                elif not _OF_DVC.match(line):
+                    lines.append(line)
+                    if not _LOCKED.search(line):
+                        self.tell(f"{name}: {line}")
+                        listen(line)
+            return process.wait(), list(lines), states
+        finally:
+            with self._lock:
+                self._running.discard(process)
+            _let_go(process)
+
+    def _start(self, name: str, held: Held) -> "subprocess.Popen[str]":
+        devices = held.names.get("gpu", [])
+        environment = {"PYTHONUNBUFFERED": "1"} | self._environment
+        if devices and devices != [NO_GPU]:
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
+        tools = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+        dvc = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", name]
+        with self._lock:
+            if self.cancelled:
+                raise Cancelled(f"{name} was not begun")
+            process = subprocess.Popen(
+                [sys.executable, "-P", leash.__file__, *dvc],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                pass_fds=held.files,  # the slots are taken until the last of the stage's processes is gone
+                env=os.environ | {"PATH": tools} | environment,
+                errors="replace",
+            )
+            self._running.add(process)
+        threading.Thread(target=_end_group, args=(process,), daemon=True).start()
+        return process
+
+
+def _let_go(process: "subprocess.Popen[str]") -> None:
+    assert process.stdin is not None
+    process.stdin.close()
+
+
+def _end_group(process: "subprocess.Popen[str]") -> None:
+    if process.wait() < 0:  # the leash itself was killed: its group outlives it
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)

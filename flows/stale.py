@@ -1,0 +1,152 @@
+"""What DVC finds stale, and why: its own status and graph, read once. Costs what `dvc status` costs, so no Prefect in here."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import networkx
+import yaml
+from dvc.exceptions import DvcException
+from dvc.repo import Repo, lock_repo
+from dvc.repo.reproduce import get_active_graph, plan_repro
+from dvc.utils.serialize import dumps_yaml, parse_yaml_for_update
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked
+
+from data.files import atomic_file
+
+LOCK = Path("dvc.lock")
+LAST_WHOLE_LOCK = Path("data/.work/dvc.lock")
+
+
+class WrongMeta(ValueError):
+    """A stage's `meta` in dvc.yaml has a key that means nothing here, or a wrong value."""
+
+
+@checked(frozen=True, config=ConfigDict(extra="forbid"))
+class Meta:
+    """What a stage says of itself under `meta` in dvc.yaml."""
+
+    cpu: int = Field(1, ge=1)  # slots of --jobs
+    gpu: int = Field(0, ge=0)
+    memory_gb: int = Field(0, ge=0)
+    network: bool = False  # may fail for reasons that pass: tried again
+
+    def needs(self) -> dict[str, int]:
+        """Slots it takes, by kind."""
+        return {"cpu": self.cpu, "gpu": self.gpu, "memory_gb": self.memory_gb}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage that has to run, or lies downstream of one that has to."""
+
+    name: str
+    why: str
+    upstream: frozenset[str]  # those that have to end before; all in the plan
+    meta: Meta
+    depth: int  # stages on the longest way from here to the end of the graph: the deepest is started first
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What has to run, and what `order_lock` has to know."""
+
+    stages: list[Stage]  # in the order in which `dvc repro` would run them
+    order: list[str]  # all stages, likewise
+    locked: frozenset[str]  # the stages in dvc.lock
+
+
+def plan() -> Plan:
+    """What is stale in the DVC repository of this folder. A dvc.lock torn by a kill is first put back as it last was whole.
+
+    Raises WrongMeta, or DvcException for what `dvc status` refuses.
+    """
+    try:
+        return _plan()
+    except DvcException:
+        if not LAST_WHOLE_LOCK.exists() or _whole(LOCK):
+            raise
+        with Repo(_wait_for_lock=True).lock, LAST_WHOLE_LOCK.open("rb") as known, atomic_file(LOCK) as file:
+            shutil.copyfileobj(known, file)
+        return _plan()
+
+
+def _plan() -> Plan:
+    with Repo(_wait_for_lock=True) as repo, lock_repo(repo):
+        status = repo.status()
+        if not status:
+            return Plan([], [], frozenset())
+        if LOCK.exists():
+            LAST_WHOLE_LOCK.parent.mkdir(parents=True, exist_ok=True)
+            with LOCK.open("rb") as known, atomic_file(LAST_WHOLE_LOCK) as file:
+                shutil.copyfileobj(known, file)
+        graph = get_active_graph(repo.index.graph)  # an edge goes from a stage to what it needs
+        order = plan_repro(graph, [stage for stage in repo.index.stages if stage.path_in_repo == "dvc.yaml"])
+        graph = graph.subgraph(order)
+        planned = {stage for stage in order if stage.addressing in status}
+        for stage in list(planned):
+            planned |= networkx.ancestors(graph, stage)
+        depth: dict[Any, int] = {}
+        for stage in reversed(order):
+            depth[stage] = 1 + max((depth[after] for after in graph.predecessors(stage)), default=0)
+        stages = []
+        for stage in order:
+            if stage in planned:
+                upstream = [before for before in graph.successors(stage) if before in planned]
+                why = "; ".join(_reasons(status.get(stage.addressing, []))) or "follows " + ", ".join(
+                    before.addressing for before in upstream
+                )
+                names = frozenset(before.addressing for before in upstream)
+                stages.append(Stage(stage.addressing, why, names, _meta(stage), depth[stage]))
+        locked = yaml.safe_load(LOCK.read_text())["stages"] if LOCK.exists() else {}
+        return Plan(stages, [stage.addressing for stage in order], frozenset(locked))
+
+
+def _meta(stage: Any) -> Meta:
+    try:
+        return TypeAdapter(Meta).validate_python(getattr(stage, "meta", None) or {})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, ("meta", *first["loc"])))
+        raise WrongMeta(f"dvc.yaml: {stage.addressing}: {where}: {first['msg']} (got {first['input']!r})") from error
+
+
+def _reasons(entries: list[Any]) -> Iterator[str]:
+    """DVC's status of one stage in words: "params.yaml: render.fps modified", "data/raw/sample deleted", "changed command"."""
+    for entry in entries:
+        if isinstance(entry, str):
+            yield entry
+            continue
+        for paths in entry.values():  # under "changed deps" or "changed outs"
+            for path, change in paths.items():
+                if isinstance(change, dict):
+                    yield f"{path}: " + ", ".join(f"{key} {how}" for key, how in change.items())
+                else:
+                    yield f"{path} {change}"
+
+
+def order_lock(order: list[str], known: frozenset[str]) -> None:
+    """Put the stages that are new in dvc.lock in the order in which `dvc repro` adds them, not that in which they ended."""
+    with Repo(_wait_for_lock=True).lock:
+        if not LOCK.exists():
+            return
+        content = parse_yaml_for_update(LOCK.read_text(), str(LOCK))
+        stages = content["stages"]
+        places = {name: place for place, name in enumerate(order)}
+        new = sorted((name for name in stages if name not in known), key=lambda name: places.get(name, len(places)))
+        wanted = [name for name in stages if name in known] + new
+        if wanted != list(stages):
+            for name in wanted:
+                stages.move_to_end(name)
+            with atomic_file(LOCK) as file:
+                file.write(dumps_yaml(content).encode())
+
+
+def _whole(lock: Path) -> bool:
+    try:
+        return not lock.exists() or "stages" in yaml.safe_load(lock.read_text())
+    except (yaml.YAMLError, TypeError, UnicodeDecodeError):
+        return False
