@@ -1,0 +1,61 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from flows import leash
+from tests.flows.repository import descendants
+
+
+def begin(*command: str) -> "subprocess.Popen[str]":
+    words = [sys.executable, leash.__file__, *command]
+    return subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_it_ends_as_its_command_ends(code):
+    process = begin("sh", "-c", f"echo said; exit {code}")
+    assert process.communicate(timeout=20)[0] == "said\n"
+    assert process.returncode == code
+
+
+def test_what_the_command_left_in_the_background_ends_with_it():
+    process = begin("sh", "-c", "setsid sleep 60 & echo $!")
+    assert not psutil.pid_exists(int(process.communicate(timeout=20)[0]))
+
+
+def test_the_end_of_stdin_ends_all_but_lets_the_command_finish():
+    process = begin("sh", "-c", "(setsid sleep 60 & sleep 60); sleep 0.1; echo tidied up")
+    below = descendants(process.pid, 3)
+    began = time.monotonic()
+    process.stdin.close()
+    assert process.wait(20) is not None
+    assert time.monotonic() - began < leash.GRACE_S + 3
+    assert not psutil.wait_procs(below, timeout=1)[1]
+
+
+def test_a_command_that_does_not_end_is_killed_after_the_grace():
+    process = begin(sys.executable, "-c", "import time; time.sleep(60)")
+    below = descendants(process.pid, 1)
+    process.stdin.close()
+    assert process.wait(leash.GRACE_S + 5) == 128 + signal.SIGKILL
+    assert not psutil.wait_procs(below, timeout=1)[1]
+
+
+def test_a_killed_leash_takes_the_command_with_it():
+    process = begin(sys.executable, "-c", "import time; time.sleep(60)")
+    below = descendants(process.pid, 1)
+    os.kill(process.pid, signal.SIGKILL)
+    assert not psutil.wait_procs(below, timeout=5)[1]
+
+
+def test_it_needs_nothing_of_this_project(tmp_path):
+    alone = tmp_path / "leash.py"
+    alone.write_text(Path(leash.__file__).read_text())
+    words = [sys.executable, "-I", alone, "sh", "-c", "exit 4"]
+    assert subprocess.run(words, cwd=tmp_path, stdin=subprocess.PIPE, timeout=20).returncode in (4, 128 + signal.SIGKILL)
