@@ -167,8 +167,11 @@ def reproduce(
 
     from flows.stale import WrongMeta, plan
 
+    def tell(line: str) -> None:
+        console.print(line, markup=False, highlight=False)
+
     try:
-        found = plan()
+        found = plan(tell)
     except (DvcException, WrongMeta) as error:
         console.print(f"nothing was run: {error}", style="red", markup=False)
         raise typer.Exit(1) from error
@@ -185,7 +188,7 @@ def reproduce(
     from flows.reproduce import reproduce as make
 
     try:
-        outcomes = make(found, jobs or available_cores(), lambda line: console.print(line, markup=False, highlight=False))
+        outcomes = make(found, jobs or available_cores(), tell)
     except StagesFailed as error:
         outcomes = error.outcomes
     summary = Table("stage", "state", "seconds", "why")

@@ -1,7 +1,7 @@
 """What DVC finds stale, and why: its own status and graph, read once. Costs what `dvc status` costs, so no Prefect in here."""
 
-import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import networkx
 import yaml
 from dvc.exceptions import DvcException
+from dvc.lock import LockError
 from dvc.repo import Repo, lock_repo
 from dvc.repo.reproduce import get_active_graph, plan_repro
 from dvc.utils.serialize import dumps_yaml, parse_yaml_for_update
@@ -18,7 +19,8 @@ from pydantic.dataclasses import dataclass as checked
 from data.files import atomic_file
 
 LOCK = Path("dvc.lock")
-LAST_WHOLE_LOCK = Path("data/.work/dvc.lock")
+LAST_WHOLE_LOCK = Path("data/.work/dvc.lock")  # empty: there was none
+LOCK_POLL_S = 1.0
 
 
 class WrongMeta(ValueError):
@@ -59,19 +61,29 @@ class Plan:
     locked: frozenset[str]  # the stages in dvc.lock
 
 
-def plan() -> Plan:
+def plan(tell: Callable[[str], None]) -> Plan:
     """What is stale in the DVC repository of this folder. A dvc.lock torn by a kill is first put back as it last was whole.
 
-    Raises WrongMeta, or DvcException for what `dvc status` refuses.
+    Waits while another DVC is writing what status has to read. Raises WrongMeta, or DvcException for what `dvc status` refuses.
     """
-    try:
-        return _plan()
-    except DvcException:
-        if not LAST_WHOLE_LOCK.exists() or _whole(LOCK):
-            raise
-        with Repo(_wait_for_lock=True).lock, LAST_WHOLE_LOCK.open("rb") as known, atomic_file(LOCK) as file:
-            shutil.copyfileobj(known, file)
-        return _plan()
+    told = False
+    while True:
+        try:
+            return _plan()
+        except LockError as error:
+            if not told:
+                tell(f"waits for another DVC at work here: {error}")
+            told = True
+            time.sleep(LOCK_POLL_S)
+        except DvcException:
+            if not LAST_WHOLE_LOCK.exists() or _whole(LOCK):
+                raise
+            tell("dvc.lock was torn by a kill: it is put back as it was before that run")
+            with Repo(_wait_for_lock=True).lock:
+                if content := LAST_WHOLE_LOCK.read_bytes():
+                    _write(LOCK, content)
+                else:
+                    LOCK.unlink()
 
 
 def _plan() -> Plan:
@@ -79,10 +91,8 @@ def _plan() -> Plan:
         status = repo.status()
         if not status:
             return Plan([], [], frozenset())
-        if LOCK.exists():
-            LAST_WHOLE_LOCK.parent.mkdir(parents=True, exist_ok=True)
-            with LOCK.open("rb") as known, atomic_file(LAST_WHOLE_LOCK) as file:
-                shutil.copyfileobj(known, file)
+        LAST_WHOLE_LOCK.parent.mkdir(parents=True, exist_ok=True)
+        _write(LAST_WHOLE_LOCK, LOCK.read_bytes() if LOCK.exists() else b"")
         graph = get_active_graph(repo.index.graph)  # an edge goes from a stage to what it needs
         order = plan_repro(graph, [stage for stage in repo.index.stages if stage.path_in_repo == "dvc.yaml"])
         graph = graph.subgraph(order)
@@ -141,8 +151,12 @@ def order_lock(order: list[str], known: frozenset[str]) -> None:
         if wanted != list(stages):
             for name in wanted:
                 stages.move_to_end(name)
-            with atomic_file(LOCK) as file:
-                file.write(dumps_yaml(content).encode())
+            _write(LOCK, dumps_yaml(content).encode())
+
+
+def _write(path: Path, content: bytes) -> None:
+    with atomic_file(path) as file:
+        file.write(content)
 
 
 def _whole(lock: Path) -> bool:

@@ -38,19 +38,22 @@ def dvc(folder: Path, *words: str, check: bool = True) -> str:
     return done.stdout
 
 
-def reproduce(folder: Path, *options: str, status: int | None = 0) -> str:
-    """What `talkingface reproduce` tells; it has to end with `status`."""
-    done = subprocess.run([*REPRODUCE, *options], cwd=folder, env=variables(folder), capture_output=True, text=True, timeout=900)
-    assert status is None or done.returncode == status, done.stdout + done.stderr
+def reproduce(folder: Path, *options: str, status: int = 0, server: str = "") -> str:
+    """What `talkingface reproduce` tells; it has to end with `status`. `server`: a Prefect API, else it starts its own."""
+    api = {"PREFECT_API_URL": server} if server else {}
+    done = subprocess.run(
+        [*REPRODUCE, *options], cwd=folder, env=variables(folder) | api, capture_output=True, text=True, timeout=900
+    )
+    assert done.returncode == status, done.stdout + done.stderr
     return done.stdout
 
 
-def begin(folder: Path, *options: str) -> "subprocess.Popen[str]":
-    """`talkingface reproduce`, begun; its lines are in `stdout`."""
+def begin(folder: Path, *options: str, server: str = "") -> "subprocess.Popen[str]":
+    """`talkingface reproduce`, begun; its lines are in `stdout`. `server` as above."""
     return subprocess.Popen(
         [*REPRODUCE, *options],
         cwd=folder,
-        env=variables(folder),
+        env=variables(folder) | ({"PREFECT_API_URL": server} if server else {}),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

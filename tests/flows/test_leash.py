@@ -39,6 +39,7 @@ def test_the_end_of_stdin_ends_all_but_lets_the_command_finish():
     assert not psutil.wait_procs(below, timeout=1)[1]
 
 
+@pytest.mark.slow
 def test_a_command_that_does_not_end_is_killed_after_the_grace():
     process = begin(sys.executable, "-c", "import time; time.sleep(60)")
     below = descendants(process.pid, 1)
