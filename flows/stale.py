@@ -13,8 +13,6 @@ from dvc.lock import LockError
 from dvc.repo import Repo, lock_repo
 from dvc.repo.reproduce import get_active_graph, plan_repro
 from dvc.utils.serialize import dumps_yaml, parse_yaml_for_update
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
-from pydantic.dataclasses import dataclass as checked
 
 from data.files import atomic_file
 
@@ -27,13 +25,13 @@ class WrongMeta(ValueError):
     """A stage's `meta` in dvc.yaml has a key that means nothing here, or a wrong value."""
 
 
-@checked(frozen=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True)
 class Meta:
     """What a stage says of itself under `meta` in dvc.yaml."""
 
-    cpu: int = Field(1, ge=1)  # slots of --jobs
-    gpu: int = Field(0, ge=0)
-    memory_gb: int = Field(0, ge=0)
+    cpu: int = 1  # slots of --jobs
+    gpu: int = 0
+    memory_gb: int = 0
     network: bool = False  # may fail for reasons that pass: tried again
 
     def needs(self) -> dict[str, int]:
@@ -116,12 +114,18 @@ def _plan() -> Plan:
 
 
 def _meta(stage: Any) -> Meta:
-    try:
-        return TypeAdapter(Meta).validate_python(getattr(stage, "meta", None) or {})
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, ("meta", *first["loc"])))
-        raise WrongMeta(f"dvc.yaml: {stage.addressing}: {where}: {first['msg']} (got {first['input']!r})") from error
+    values = getattr(stage, "meta", None) or {}
+    known = {"cpu": 1, "gpu": 0, "memory_gb": 0, "network": None}  # each with the least that it may be
+    for key, value in values.items():
+        where = f"dvc.yaml: {stage.addressing}: meta.{key}"
+        if key not in known:
+            raise WrongMeta(f"{where} means nothing; known are {', '.join(known)}")
+        least = known[key]
+        if least is None and not isinstance(value, bool):
+            raise WrongMeta(f"{where} is true or false (got {value!r})")
+        if least is not None and (type(value) is not int or value < least):
+            raise WrongMeta(f"{where} is a whole number, {least} or more (got {value!r})")
+    return Meta(**values)
 
 
 def _reasons(entries: list[Any]) -> Iterator[str]:
