@@ -185,6 +185,7 @@ def many(files: int) -> dict:
     }
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_leaves_nothing_and_the_next_run_goes_on(tmp_path, server):
     folder, twin = (repository(tmp_path / name, many(300)) for name in ("here", "twin"))
     dvc(twin, "repro")
@@ -239,6 +240,7 @@ def begun(folder: Path, awaited: str, server: str = "") -> tuple["subprocess.Pop
     return flow, told
 
 
+@pytest.mark.slow
 def test_two_at_once_share_the_work_and_the_one_gpu(tmp_path, server):
     stages = {
         "gpu": {

@@ -14,7 +14,7 @@ def test_latents_of_the_presets(preset, factor, size):
 
 
 def test_overrides_and_wrong_names():
-    assert Config.from_dict("sample", {"steps": 600, "channels": [32, 64]}) == replace(SAMPLE, steps=600, channels=(32, 64))
+    assert Config.from_dict("sample", {"steps": 700, "channels": [32, 64]}) == replace(SAMPLE, steps=700, channels=(32, 64))
     with pytest.raises(WrongConfig, match="autoencoder has no preset 'paper'; it has paper_256, paper_512, sample"):
         Config.from_dict("paper", {})
     with pytest.raises(WrongConfig, match="has no field crops"):
