@@ -116,7 +116,7 @@ SAMPLE = replace(
     channels=(64,),
     res_blocks=1,
     codes=2048,
-    codebook_start=350,
+    codebook_start=300,
     perceptual_weight=0.0,
     backbone="",
     discriminator_weight=0.0,
@@ -124,9 +124,9 @@ SAMPLE = replace(
     learning_rate=3e-3,
     learning_rate_decay="cosine",
     gradient_clip=1.0,
-    steps=1300,
+    steps=1000,
     log_every=20,
-    val_every=650,
+    val_every=500,
     loader_workers=0,
 )
 

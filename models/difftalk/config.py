@@ -157,11 +157,11 @@ SAMPLE = replace(
     learning_rate=1e-3,
     learning_rate_decay="cosine",
     gradient_clip=1.0,
-    steps=900,
+    steps=800,
     ema_decay=0.99,
     precision="32-true",
     log_every=20,
-    val_every=300,
+    val_every=400,
     reference_distance=12,
     loader_workers=0,
 )
