@@ -4,7 +4,7 @@ CHECKPOINT  of difftalk     LATENTS  folder of the stage `latents`     SHARDS  s
 
 A training step on cached latents beside one that encodes frame, masked frame and reference, as released; sampling beside the
 released loop, 200 steps, each frame with the one before as its reference, on the same weights. With `paper_256`, steps at real
-size, of one example and untrained (17 GB of memory).
+size, of one example and untrained: a matter of minutes and of many gigabytes.
 """
 
 import sys
