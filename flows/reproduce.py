@@ -7,10 +7,8 @@
 """
 
 import logging
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from graphlib import TopologicalSorter
@@ -65,7 +63,7 @@ def reproduce(plan: Plan, jobs: int, tell: Callable[[str], None]) -> list[Outcom
             if isinstance(handler, PrefectConsoleHandler):
                 handler.setLevel(logging.CRITICAL)  # `tell` tells the user; Prefect's server gets every line
     try:
-        with _deaf_to_ctrl_c(prefect_api()):
+        with prefect_api():
             # A training is a flow too: it joins this server instead of a second one on the same database.
             hands = Hands(tell, {"PREFECT_API_URL": str(PREFECT_API_URL.value())})
             outcomes: list[Outcome] | BaseException
@@ -79,19 +77,6 @@ def reproduce(plan: Plan, jobs: int, tell: Callable[[str], None]) -> list[Outcom
     if isinstance(outcomes, BaseException):
         raise outcomes
     return outcomes
-
-
-@contextmanager
-def _deaf_to_ctrl_c(server: AbstractContextManager[None]) -> Iterator[None]:
-    """A server that is started here does not end of a Ctrl-C, which reaches all processes of a terminal: a flow whose server is
-    gone tries for two minutes to say that it was interrupted (measured)."""
-    with ExitStack() as stack:
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # the new process inherits it
-        try:
-            stack.enter_context(server)
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
-        yield
 
 
 @flow(name="reproduce", validate_parameters=False)

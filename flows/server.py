@@ -36,6 +36,9 @@ def prefect_api(seconds: float = 120) -> Iterator[None]:
     server = subprocess.Popen(
         [sys.executable, "-m", "uvicorn", *words, "--log-level", "error"],
         env=os.environ | {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"},
+        # What ends all of a terminal or a service (Ctrl-C, SIGTERM) must not end it before the flow: one whose server is gone
+        # tries for two minutes to say that it was interrupted (measured).
+        start_new_session=True,
         preexec_fn=partial(die_with, os.getpid()),
     )
     try:

@@ -206,7 +206,7 @@ def test_killed_at_any_moment_it_leaves_nothing_and_the_next_run_goes_on(tmp_pat
 def test_interrupted_it_ends_at_once_and_leaves_nothing(tmp_path, how, status):
     flow, told = begun(repository(tmp_path / "here", many(3)), "work@0: starts")
     children = descendants(flow.pid, 4)
-    (os.killpg if how == signal.SIGINT else os.kill)(flow.pid, how)  # a terminal's Ctrl-C reaches the server too
+    os.killpg(flow.pid, how)  # as a terminal's Ctrl-C and a service's end do
     told += flow.communicate(timeout=30)[0]
     assert flow.returncode == status
     assert not psutil.wait_procs(children, timeout=10)[1]
