@@ -45,12 +45,15 @@ class DvcSource(DatasetSource):
 
 
 def dvc_hash(path: str) -> str:
-    """The md5 that `dvc.lock` holds for the output `path`; a directory's is 36 characters, just what MLflow admits."""
+    """The md5 that `dvc.lock` holds for the output `path`, or the one that it is in.
+
+    A directory's is 36 characters, just what MLflow admits.
+    """
     lock = Path("dvc.lock")
     stages = yaml.safe_load(lock.read_text())["stages"] if lock.exists() else {}
     for stage in stages.values():
         for out in stage.get("outs", []):
-            if out["path"] == path:
+            if Path(path).is_relative_to(out["path"]):
                 return out["md5"]
     raise LookupError(f"dvc.lock knows no output {path}: make it with `dvc repro` first")
 

@@ -1,7 +1,7 @@
 """`python -m models.trainer JOB.json`: train one system, whichever it is; resumable, and without Prefect, DVC or MLflow.
 
-A system brings three things: `config.Config`, `training.build(config, train)` (a LightningModule that logs `train_loss` and
-`val_loss` and has `save(folder, card)`), and `examples.loaders(config, train, val)`, where `train` and `val` are shard sets.
+A system brings three things: `config.Config`, `training.build(config, given)` (a LightningModule that logs `train_loss` and
+`val_loss` and has `save(folder, card)`), and `examples.loaders(config, given)`; see models/given.py.
 Progress is a file of JSON lines that anybody may follow.
 """
 
@@ -23,6 +23,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from models.given import Given
 from models.streaming import rank_and_ranks
 
 
@@ -34,6 +35,7 @@ class Job:
     config: dict[str, Any]  # every field of the system's Config
     train: str  # shard set
     val: str  # shard set
+    beside: dict[str, str]  # what else it is given, by name
     work: str  # folder of progress and resume state
     out: str  # folder of the finished checkpoint
 
@@ -88,8 +90,9 @@ def train(job: Job) -> None:
     work = Path(job.work)
     work.mkdir(parents=True, exist_ok=True)
     lightning.seed_everything(config.seed, verbose=False)
-    module = importlib.import_module(f"{package}.training").build(config, Path(job.train))
-    train_batches, val_batches = importlib.import_module(f"{package}.examples").loaders(config, Path(job.train), Path(job.val))
+    given = Given(Path(job.train), Path(job.val), {name: Path(folder) for name, folder in job.beside.items()})
+    module = importlib.import_module(f"{package}.training").build(config, given)
+    train_batches, val_batches = importlib.import_module(f"{package}.examples").loaders(config, given)
 
     last = work / "last.ckpt"
     resumed_at = torch.load(last, weights_only=True, map_location="cpu")["global_step"] if last.exists() else 0

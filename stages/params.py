@@ -1,6 +1,6 @@
 """`params.yaml`, the one configuration, as typed sections; and the one place that knows where each stage's output stands."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -47,12 +47,18 @@ def parts() -> list[str]:
 
 @dataclass(frozen=True)
 class SystemParams:
-    """`systems.<name>` in params.yaml, or `pretrain.<name>`."""
+    """`systems.<name>` in params.yaml, or the same of what systems are trained on top of."""
 
     corpus: str  # what it learns from: one of `corpora`
     source: Literal["shards", "latents"]  # the stage whose output it learns from
     preset: str  # a preset of models/<name>/config.py
     overrides: dict[str, Any]  # fields of that preset to change
+    beside: dict[str, str] = field(default_factory=dict)  # folders below data/ that it is given besides, by name
+
+    @property
+    def folders(self) -> dict[str, Path]:
+        """`beside`, as paths."""
+        return {name: Path("data") / folder for name, folder in self.beside.items()}
 
 
 def system_params(system: str) -> SystemParams:

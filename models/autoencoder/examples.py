@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 from data.media.video import decode_frames
 from data.shardset import Clip, ShardSet
 from models.autoencoder.config import Config
+from models.given import Given
 from models.streaming import DrawnExamples
 
 
@@ -58,14 +59,14 @@ def validation_examples(shards: Path, config: Config) -> list[Tensor]:
     return examples
 
 
-def loaders(config: Config, train: Path, val: Path) -> tuple[DataLoader, DataLoader]:
+def loaders(config: Config, given: Given) -> tuple[DataLoader, DataLoader]:
     """Batches of the two shard sets; the training ones have no end. Under torchrun each rank has its own."""
     return (
         DataLoader(
-            TrainingExamples(train, config),
+            TrainingExamples(given.train, config),
             config.batch_size,
             num_workers=config.loader_workers,
             pin_memory=torch.cuda.is_available(),
         ),
-        DataLoader(validation_examples(val, config), config.batch_size),  # type: ignore[arg-type]  # a list will do
+        DataLoader(validation_examples(given.val, config), config.batch_size),  # type: ignore[arg-type]  # a list will do
     )

@@ -11,6 +11,7 @@ from torch.func import functional_call
 from models.autoencoder.config import Config
 from models.autoencoder.network import Autoencoder, PatchDiscriminator
 from models.checkpoint import write_checkpoint
+from models.given import Given
 from models.images import to_unit
 from models.learning_rate import decaying
 from models.perceptual import Perceptual
@@ -19,7 +20,7 @@ MOST_ADVERSARIAL = 1e4  # bound of the ratio of gradients (LDM)
 FORGETTING = 0.99  # of the running moments of the latents, each step
 
 
-def build(config: Config, train: Path) -> "Reconstruction":
+def build(config: Config, given: Given) -> "Reconstruction":
     """What `models.trainer` trains. Raises NoBackbone."""
     return Reconstruction(config, Perceptual.load(Path(config.backbone)) if config.perceptual_weight else None)
 

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from data.media.audio import wav_samples
 from data.shardset import Clip, ShardSet, json_object, npy_array
 from models.diffspeaker.config import Config
+from models.given import Given
 from models.streaming import endless_order, rank_and_ranks, stream
 
 SOUND_RATE = 16_000  # Hz, of the wav member and of the encoders
@@ -214,18 +215,18 @@ class TrainingExamples(IterableDataset[Example]):
         return mean_X.astype(np.float32), max(variance, 1e-12) ** 0.5
 
 
-def loaders(config: Config, train: Path, val: Path) -> tuple[DataLoader, DataLoader]:
+def loaders(config: Config, given: Given) -> tuple[DataLoader, DataLoader]:
     """Batches of the two shard sets; the training ones have no end. Under torchrun each rank has its own."""
     rank, ranks = rank_and_ranks()
     return (
         DataLoader(
-            TrainingExamples(train, config, rank, ranks),
+            TrainingExamples(given.train, config, rank, ranks),
             config.batch_size,
             num_workers=config.loader_workers,
             collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
         ),
-        DataLoader(ValidationExamples(val, config), config.batch_size, collate_fn=collate),
+        DataLoader(ValidationExamples(given.val, config), config.batch_size, collate_fn=collate),
     )
 
 

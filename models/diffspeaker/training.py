@@ -15,12 +15,13 @@ from models.diffspeaker.config import Config
 from models.diffspeaker.examples import Batch, TrainingExamples
 from models.diffspeaker.network import DiffSpeaker
 from models.diffusion import add_noise
+from models.given import Given
 from models.learning_rate import decaying
 from models.speech.base import EncoderMissing
 from models.speech.encoders import fetch
 
 
-def build(config: Config, train: Path) -> "SpeechToMotion":
+def build(config: Config, given: Given) -> "SpeechToMotion":
     """What `models.trainer` trains: in the units of the training set's motion; with an encoder, from its pretrained weights.
 
     Raises EncoderMissing.
@@ -29,7 +30,7 @@ def build(config: Config, train: Path) -> "SpeechToMotion":
     if network.encoder is not None:
         load_pretrained(network.encoder, fetch(config.audio, config.pretrained))
     if config.normalise:
-        mean_X, scale = TrainingExamples(train, config).statistics()
+        mean_X, scale = TrainingExamples(given.train, config).statistics()
         network.motion_mean_X.copy_(torch.from_numpy(mean_X))
         network.motion_scale.fill_(scale)
     return SpeechToMotion(network)

@@ -19,6 +19,7 @@ from data.mesh import LANDMARKS_68
 from data.shardset import Clip, ShardSet, npy_array
 from models.difftalk.config import Config
 from models.difftalk.network import FRAMES, HEARD, LANDMARKS, ROWS
+from models.given import Given
 from models.hearing import SILENCE, Audio, check_members, heard_rows
 from models.streaming import DrawnExamples
 
@@ -120,14 +121,14 @@ def validation_examples(shards: Path, config: Config) -> list[Example]:
     return examples
 
 
-def loaders(config: Config, train: Path, val: Path) -> tuple[DataLoader, DataLoader]:
+def loaders(config: Config, given: Given) -> tuple[DataLoader, DataLoader]:
     """Batches of the two shard sets; the training ones have no end. Under torchrun each rank has its own."""
     return (
         DataLoader(
-            TrainingExamples(train, config),
+            TrainingExamples(given.train, config),
             config.batch_size,
             num_workers=config.loader_workers,
             pin_memory=torch.cuda.is_available(),
         ),
-        DataLoader(validation_examples(val, config), config.batch_size),  # type: ignore[arg-type]  # a list will do
+        DataLoader(validation_examples(given.val, config), config.batch_size),  # type: ignore[arg-type]  # a list will do
     )

@@ -4,7 +4,6 @@ B  batch     C, h, w  latents     W  8 windows of 16 rows, about a frame     D  
 K  widths of all levels' attention, one after another
 """
 
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -14,46 +13,12 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
 from models.difftalk.config import Config
+from models.windows import CODE, SLOPE, WindowAttention, WindowEncoder
 
 FRAMES, ROWS = 8, 16  # windows that a frame hears, and rows in a window: 16 x 20 ms (release)
 HEARD = 2 * (FRAMES - 1) + ROWS  # rows from the first window's first to the last one's last: two rows a frame
 LANDMARKS = (*range(4), *range(13, 48))  # of the 68: upper jaw, brows, nose, eyes (release)
-CODE = 64  # width of the audio's code, and of the landmarks' (§3.2)
 SMOOTHED = 32  # channels of an audio code that say how much it counts (release: half of them)
-SLOPE = 0.02
-
-
-class AudioEncoder(nn.Module):
-    """One window to its code: AD-NeRF's AudioNet (arXiv 2103.11078)."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        widths, layers = (width, 32, 32, 64, 64), []
-        for before, after in pairwise(widths):
-            layers += [nn.Conv1d(before, after, 3, 2, 1), nn.LeakyReLU(SLOPE)]
-        self.convolutions = nn.Sequential(*layers)
-        self.linear = nn.Sequential(nn.Linear(64, 64), nn.LeakyReLU(SLOPE), nn.Linear(64, CODE))
-
-    def forward(self, window_BRD: Tensor) -> Tensor:
-        """(B, 16, D) -> (B, 64)."""
-        return self.linear(self.convolutions(window_BRD.movedim(1, 2)).squeeze(-1))
-
-
-class AudioAttention(nn.Module):
-    """The codes of 8 windows to one, weighted: AD-NeRF's AudioAttNet."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        widths, layers = (SMOOTHED, 16, 8, 4, 2, 1), []
-        for before, after in pairwise(widths):
-            layers += [nn.Conv1d(before, after, 3, 1, 1), nn.LeakyReLU(SLOPE)]
-        self.convolutions = nn.Sequential(*layers)
-        self.linear = nn.Linear(FRAMES, FRAMES)
-
-    def forward(self, codes_BFE: Tensor) -> Tensor:
-        """(B, 8, 64) -> (B, 64)."""
-        weights_BF = self.linear(self.convolutions(codes_BFE[..., :SMOOTHED].movedim(1, 2)).squeeze(1)).softmax(-1)
-        return (weights_BF[..., None] * codes_BFE).sum(1)
 
 
 class LandmarkEncoder(nn.Sequential):
@@ -100,8 +65,8 @@ class DiffTalkUNet(nn.Module):
             attention_head_dim=tuple(channels // config.head_channels for channels in config.channels),  # diffusers: heads
             norm_eps=1e-5,
         )
-        self.audio_encoder = AudioEncoder(config.audio_width)
-        self.audio_attention = AudioAttention()
+        self.audio_encoder = WindowEncoder(config.audio_width, ROWS)
+        self.audio_attention = WindowAttention(FRAMES, SMOOTHED)
         self.landmark_encoder = LandmarkEncoder()
         start = 0
         for block in self.blocks():

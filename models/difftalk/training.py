@@ -16,12 +16,13 @@ from models.difftalk.config import Config
 from models.difftalk.examples import AUTOENCODER, Example
 from models.difftalk.network import DiffTalkUNet
 from models.diffusion import add_noise
+from models.given import Given
 from models.learning_rate import decaying
 
 
-def build(config: Config, train: Path) -> "DiffTalk":
-    """What `models.trainer` trains, on top of the autoencoder that made the latents of `train`."""
-    return DiffTalk(config, train.parent / AUTOENCODER)
+def build(config: Config, given: Given) -> "DiffTalk":
+    """What `models.trainer` trains, on top of the autoencoder that made the latents of `given.train`."""
+    return DiffTalk(config, given.train.parent / AUTOENCODER)
 
 
 def objective(

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from data.media.video import decode_frames
 from data.shardset import Clip, ShardSet, npy_array
+from models.given import Given
 from models.hearing import SILENCE, Audio, check_members, heard_rows
 from models.streaming import DrawnExamples
 from models.video_editing.config import Config
@@ -132,16 +133,16 @@ class TrainingExamples(DrawnExamples[DecodedClip, Example]):
         return clip.training_example(self.config, random)
 
 
-def loaders(config: Config, train: Path, val: Path) -> tuple[DataLoader, DataLoader]:
+def loaders(config: Config, given: Given) -> tuple[DataLoader, DataLoader]:
     """Batches of the two shard sets; the training ones have no end. Under torchrun each rank has its own."""
     return (
         DataLoader(
-            TrainingExamples(train, config),
+            TrainingExamples(given.train, config),
             config.batch_size,
             num_workers=config.loader_workers,
             pin_memory=torch.cuda.is_available(),
         ),
-        DataLoader(validation_examples(val, config), config.batch_size),  # type: ignore[arg-type]  # a list will do
+        DataLoader(validation_examples(given.val, config), config.batch_size),  # type: ignore[arg-type]  # a list will do
     )
 
 

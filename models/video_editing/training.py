@@ -13,6 +13,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from models.averaging import AveragingModule
 from models.checkpoint import write_checkpoint
 from models.diffusion import add_noise
+from models.given import Given
 from models.images import box_mask, to_unit
 from models.learning_rate import decaying
 from models.video_editing.config import Config
@@ -20,7 +21,7 @@ from models.video_editing.examples import Example
 from models.video_editing.network import VideoEditingUNet
 
 
-def build(config: Config, train: Path) -> "VideoEditing":
+def build(config: Config, given: Given) -> "VideoEditing":
     """What `models.trainer` trains."""
     return VideoEditing(config)
 

@@ -24,7 +24,7 @@ def job(tmp_path) -> Path:
     """A job of 60 steps with a state each 5."""
     train, val = write_corpus(tmp_path / "train", [6, 6]), write_corpus(tmp_path / "val", [4])
     config = dataclasses.asdict(replace(CONFIG, steps=60, val_every=5, log_every=1))
-    written = Job("video_editing", config, str(train), str(val), str(tmp_path / "work"), str(tmp_path / "out"))
+    written = Job("video_editing", config, str(train), str(val), {}, str(tmp_path / "work"), str(tmp_path / "out"))
     path = tmp_path / "job.json"
     path.write_text(json.dumps(dataclasses.asdict(written)))
     return path

@@ -7,6 +7,7 @@ import torch
 from data.media.video import decode_frames, encode_frames
 from data.shardset import Clip
 from models.autoencoder.examples import TrainingExamples, decode_clip, loaders, validation_examples
+from models.given import Given
 from tests.models.autoencoder.corpus import CONFIG, made_frames, write_corpus
 
 
@@ -55,7 +56,7 @@ def test_validation_is_the_middle_of_frames_evenly_spread_and_always_the_same(tm
 
 def test_batches(tmp_path):
     shards = write_corpus(tmp_path / "set", [5, 5, 5])
-    train, val = loaders(CONFIG, shards, shards)
+    train, val = loaders(CONFIG, Given(shards, shards))
     batch = next(iter(train))
     assert batch.shape == (4, 16, 16, 3) and batch.dtype == torch.uint8
     assert [len(batch) for batch in val] == [4, 4, 1]

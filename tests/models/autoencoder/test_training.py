@@ -10,6 +10,7 @@ from models.autoencoder.config import PRESETS
 from models.autoencoder.examples import loaders, validation_examples
 from models.autoencoder.generate import load
 from models.autoencoder.training import Reconstruction, build
+from models.given import Given
 from models.images import to_unit
 from models.perceptual import NoBackbone, Perceptual
 from models.trainer import Job, read_progress, train
@@ -97,7 +98,7 @@ def test_the_discriminator_waits_for_its_start(batch, tmp_path, shards):
             seen.append(next(module.discriminator.parameters()).detach().clone())
 
     before = next(module.discriminator.parameters()).detach().clone()
-    trainer(tmp_path, 4, Watch()).fit(module, *loaders(module.config, shards, shards))
+    trainer(tmp_path, 4, Watch()).fit(module, *loaders(module.config, Given(shards, shards)))
     assert torch.equal(seen[0], before) and torch.equal(seen[1], before)
     assert not torch.equal(seen[2], before) and not torch.equal(seen[3], seen[2])
 
@@ -112,7 +113,7 @@ def test_the_codebook_begins_at_its_start_with_codes_drawn_once(tmp_path, shards
             seen.append(codebook.detach().clone())
 
     before = codebook.detach().clone()
-    trainer(tmp_path, 4, Watch()).fit(module, *loaders(module.config, shards, shards))
+    trainer(tmp_path, 4, Watch()).fit(module, *loaders(module.config, Given(shards, shards)))
     assert torch.equal(seen[0], before) and torch.equal(seen[1], before), "latents go by as they are"
     latents = module.network.encode(to_unit(torch.stack(validation_examples(shards, module.config)))).detach()
     drawn = seen[2]
@@ -134,7 +135,7 @@ def test_validation_does_not_quantise_before_codes_are_drawn(tmp_path, shards):
             error = (images - plain.clamp(-1, 1)).abs().mean().item()
             told[trainer.global_step] = float(trainer.callback_metrics["val_loss"]), error
 
-    trainer(tmp_path, 2, Watch()).fit(module, *loaders(config, shards, shards))
+    trainer(tmp_path, 2, Watch()).fit(module, *loaders(config, Given(shards, shards)))
     ((step, (ours, plain)),) = told.items()
     assert step == 2 and ours == pytest.approx(plain, rel=1e-5)
 
@@ -168,7 +169,7 @@ def test_what_is_saved_is_standardised_and_training_goes_on_as_it_was(tmp_path, 
 
 
 def test_training_resumes_with_everything(tmp_path, shards):
-    batches = loaders(ADVERSARIAL, shards, shards)
+    batches = loaders(ADVERSARIAL, Given(shards, shards))
     first, short = Reconstruction(ADVERSARIAL, None), trainer(tmp_path, 3)
     short.fit(first, *batches)
     short.save_checkpoint(last := tmp_path / "last.ckpt")
@@ -189,7 +190,7 @@ def test_training_resumes_with_everything(tmp_path, shards):
 
 def test_validation_is_the_same_each_time(tmp_path, shards):
     module = Reconstruction(ADVERSARIAL, None)
-    _, val = loaders(ADVERSARIAL, shards, shards)
+    _, val = loaders(ADVERSARIAL, Given(shards, shards))
     first, second = (trainer(tmp_path, 1).validate(module, val, verbose=False)[0]["val_loss"] for _ in range(2))
     assert first == second > 0.1
 
@@ -198,7 +199,7 @@ def test_a_training_leaves_a_checkpoint_that_decodes_as_it_told(tmp_path):
     config = replace(CONFIG, steps=300, val_every=100, log_every=20, codebook_start=100, codes=64, learning_rate_decay="cosine")
     training, validation = write_corpus(tmp_path / "train", [8, 8, 8]), write_corpus(tmp_path / "val", [4, 4])
     work, out = tmp_path / "work", tmp_path / "checkpoint"
-    train(Job("autoencoder", asdict(config), str(training), str(validation), str(work), str(out)))
+    train(Job("autoencoder", asdict(config), str(training), str(validation), {}, str(work), str(out)))
 
     rows = read_progress(work / "progress.jsonl")
     losses = [row["val_loss"] for row in rows if "val_loss" in row]
@@ -215,4 +216,4 @@ def test_a_training_leaves_a_checkpoint_that_decodes_as_it_told(tmp_path):
 
 def test_a_perceptual_loss_without_its_backbone_is_refused_before_training(tmp_path):
     with pytest.raises(NoBackbone, match=r"vgg16-397923af\.pth"):
-        build(PRESETS["paper_256"], tmp_path)
+        build(PRESETS["paper_256"], Given(tmp_path, tmp_path))

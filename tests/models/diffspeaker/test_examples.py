@@ -18,6 +18,7 @@ from models.diffspeaker.examples import (
     style_of,
     unit_variance,
 )
+from models.given import Given
 from tests.models.diffspeaker.corpus import SMALL, VERTICES, clip, motion_of, spoken, write_corpus
 
 WAVES = replace(SMALL, audio="hubert-base", audio_width=768)
@@ -135,6 +136,6 @@ def test_the_units_of_the_motion(tmp_path):
 
 def test_loaders_give_batches(tmp_path):
     shards = write_corpus(tmp_path / "set", [5, 8, 6])
-    train, val = loaders(SMALL, shards, shards)
+    train, val = loaders(SMALL, Given(shards, shards))
     assert len(next(iter(train)).motion) == 2
     assert [batch.frames.tolist() for batch in val] == [[5, 6], [8]]

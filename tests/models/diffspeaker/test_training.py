@@ -17,6 +17,7 @@ from models.diffspeaker.examples import decode_clip, loaders
 from models.diffspeaker.generate import load, move, regenerate
 from models.diffspeaker.network import DiffSpeaker
 from models.diffspeaker.training import build, load_pretrained, objective, reconstruction
+from models.given import Given
 from models.speech.base import EncoderMissing
 from models.trainer import Job, read_progress
 from tests.models.diffspeaker.corpus import SMALL, motion_of, spoken, write_corpus
@@ -58,7 +59,7 @@ def test_the_loss_of_the_release_counts_padding():
 
 def batch_of(config, folder):
     shards = write_corpus(folder, [12, 7])
-    return next(iter(loaders(config, shards, shards)[1]))
+    return next(iter(loaders(config, Given(shards, shards))[1]))
 
 
 def loss_of(network, batch):
@@ -95,12 +96,12 @@ def test_the_loss_reaches_the_encoder_but_not_its_convolutions(tmp_path, monkeyp
 def test_a_training_changes_every_weight(tmp_path):
     """The release's trainings of newer libraries ran, logged a loss, and changed nothing: a face that never moves."""
     shards = write_corpus(tmp_path / "set", [12, 7])
-    module = build(SMALL, shards)
+    module = build(SMALL, Given(shards, shards))
     before = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
-    fitted(module, tmp_path, 1, *loaders(SMALL, shards, shards))
+    fitted(module, tmp_path, 1, *loaders(SMALL, Given(shards, shards)))
     assert not torch.equal(before["network.denoiser.motion_out.weight"], module.network.denoiser.motion_out.weight)
     assert module.network.denoiser.motion_out.weight.abs().mean().item() == pytest.approx(SMALL.learning_rate, rel=0.2)
-    fitted(module, tmp_path, 4, *loaders(SMALL, shards, shards))
+    fitted(module, tmp_path, 4, *loaders(SMALL, Given(shards, shards)))
     unchanged = [name for name, parameter in module.named_parameters() if torch.equal(before[name], parameter)]
     assert not unchanged
 
@@ -115,7 +116,8 @@ def test_two_clips_can_be_learnt(tmp_path, normalise, size):
     )  # fmt: skip
     shards = write_corpus(tmp_path / "set", [24, 15], speakers=("anna",), size=size)
     clips = [decode_clip(clip, config) for clip in ShardSet(shards).clips()]
-    network = fitted(build(config, shards), tmp_path, 250, loaders(config, shards, shards)[0], None).network.eval()
+    given = Given(shards, shards)
+    network = fitted(build(config, given), tmp_path, 250, loaders(config, given)[0], None).network.eval()
     for sampler, steps in (("ddim", 10), ("release", 50)):
         for clip, made in zip(clips, said(network, clips, sampler, steps), strict=True):
             error = (made - clip.template).reshape(len(clip.motion), -1) - clip.motion
@@ -125,8 +127,8 @@ def test_two_clips_can_be_learnt(tmp_path, normalise, size):
 def test_the_units_of_motion_are_measured_once_and_kept(tmp_path):
     config = replace(SMALL, normalise=True)
     shards = write_corpus(tmp_path / "set", [12, 7, 9])
-    module = fitted(build(config, shards), tmp_path, 2, *loaders(config, shards, shards))
-    mean, scale = loaders(config, shards, shards)[0].dataset.statistics()
+    module = fitted(build(config, Given(shards, shards)), tmp_path, 2, *loaders(config, Given(shards, shards)))
+    mean, scale = loaders(config, Given(shards, shards))[0].dataset.statistics()
     assert torch.equal(module.network.motion_mean_X, torch.from_numpy(mean))
     assert module.network.motion_scale.item() == pytest.approx(scale)
     module.save(tmp_path / "checkpoint", "a card")
@@ -137,7 +139,7 @@ def test_the_units_of_motion_are_measured_once_and_kept(tmp_path):
 def test_mixed_precision(tmp_path):
     config = replace(SMALL, precision="bf16-mixed", normalise=True, audio_context=1, layers=2)
     shards = write_corpus(tmp_path / "set", [12, 7])
-    module = fitted(build(config, shards), tmp_path, 3, *loaders(config, shards, shards))
+    module = fitted(build(config, Given(shards, shards)), tmp_path, 3, *loaders(config, Given(shards, shards)))
     assert module.network.denoiser.motion_out.weight.dtype == torch.float32
     assert torch.isfinite(module.network.denoiser.motion_out.weight).all()
 
@@ -145,7 +147,7 @@ def test_mixed_precision(tmp_path):
 def test_a_training_from_shards_through_the_trainer(tmp_path):
     train, val = write_corpus(tmp_path / "train", [20, 15, 18]), write_corpus(tmp_path / "val", [16], speakers=("carl",))
     config = replace(SMALL, normalise=True, crop_frames=12, silence=0.2, guidance=0.3, learning_rate_decay="cosine")
-    job = Job("diffspeaker", dataclasses.asdict(config), str(train), str(val), str(tmp_path / "work"), str(tmp_path / "out"))
+    job = Job("diffspeaker", dataclasses.asdict(config), str(train), str(val), {}, str(tmp_path / "work"), str(tmp_path / "out"))
     trainer_module.train(Job(**json.loads(json.dumps(dataclasses.asdict(job)))))
     rows = read_progress(tmp_path / "work/progress.jsonl")
     losses = [row["train_loss"] for row in rows if "train_loss" in row]
@@ -186,14 +188,14 @@ def test_a_training_without_its_encoder_says_where_to_get_it(tmp_path, monkeypat
     monkeypatch.setattr(network_module, "speech_encoder", tiny_encoder)
     config = replace(SMALL, audio="hubert-base", audio_width=768, pretrained=str(tmp_path))
     with pytest.raises(EncoderMissing, match=r"config.json does not exist"):
-        build(config, tmp_path)
+        build(config, Given(tmp_path, tmp_path))
 
 
 def test_the_sound_is_what_moves_the_face(tmp_path):
     """Trained, it opens the mouth where the sound is loud, in a clip it has not seen."""
     config = replace(SMALL, normalise=True, length_normalised=True, learning_rate=3e-3, learning_rate_decay="cosine", steps=300)
     shards = write_corpus(tmp_path / "set", [40, 40, 40, 40], speakers=("anna",))
-    network = fitted(build(config, shards), tmp_path, 300, *loaders(config, shards, shards)).network.eval()
+    network = fitted(build(config, Given(shards, shards)), tmp_path, 300, *loaders(config, Given(shards, shards))).network.eval()
     unseen = write_corpus(tmp_path / "unseen", [1] * 9 + [40], clips_per_shard=10, speakers=("anna",))
     clip = decode_clip(list(ShardSet(unseen).clips())[-1], config)
     (made,) = said(network, [clip], "ddim", 10)

@@ -13,6 +13,7 @@ from models.difftalk.examples import AUTOENCODER, loaders, read_clip
 from models.difftalk.generate import load
 from models.difftalk.network import DiffTalkUNet
 from models.difftalk.training import DiffTalk, build, objective
+from models.given import Given
 from models.trainer import Job, read_progress
 from tests.models.difftalk.corpus import CONFIG, encoded, made_clip, write_autoencoder, write_corpus
 
@@ -76,12 +77,12 @@ def test_the_average_follows_faster_at_first(batch):
 
 
 def test_training_resumes_with_weights_average_and_optimizer(corpus, tmp_path):
-    loader, validation = loaders(CONFIG, *corpus)
-    first, short = build(CONFIG, corpus[0]), trainer(tmp_path, 3)
+    loader, validation = loaders(CONFIG, Given(*corpus))
+    first, short = build(CONFIG, Given(*corpus)), trainer(tmp_path, 3)
     short.fit(first, loader, validation)
     last = tmp_path / "last.ckpt"
     short.save_checkpoint(last)
-    second, longer = build(CONFIG, corpus[0]), trainer(tmp_path, 5)
+    second, longer = build(CONFIG, Given(*corpus)), trainer(tmp_path, 5)
     trainer(tmp_path, 3).validate(second, validation, ckpt_path=last, weights_only=True, verbose=False)
     for ours, theirs in zip(first.average.parameters(), second.average.parameters(), strict=True):
         assert torch.equal(ours, theirs)
@@ -91,18 +92,18 @@ def test_training_resumes_with_weights_average_and_optimizer(corpus, tmp_path):
 
 def test_mixed_precision(corpus, tmp_path):
     config = replace(CONFIG, precision="bf16-mixed")
-    module = build(config, corpus[0])
+    module = build(config, Given(*corpus))
     mixed = Trainer(
         max_steps=2, accelerator="cpu", precision="bf16-mixed", logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
     )  # fmt: skip
-    mixed.fit(module, DataLoader(loaders(config, *corpus)[0].dataset, 4))
+    mixed.fit(module, DataLoader(loaders(config, Given(*corpus))[0].dataset, 4))
     assert all(torch.isfinite(parameter).all() and parameter.dtype == torch.float32 for parameter in module.network.parameters())
 
 
 def test_a_training_from_latents_through_the_trainer(corpus, tmp_path):
     config = replace(CONFIG, steps=12, val_every=4, log_every=1)
-    job = Job("difftalk", dataclasses.asdict(config), *map(str, corpus), str(tmp_path / "work"), str(tmp_path / "out"))
+    job = Job("difftalk", dataclasses.asdict(config), *map(str, corpus), {}, str(tmp_path / "work"), str(tmp_path / "out"))
     trainer_module.train(Job(**json.loads(json.dumps(dataclasses.asdict(job)))))
     rows = read_progress(tmp_path / "work/progress.jsonl")
     assert [row["step"] for row in rows if "val_loss" in row] == [3, 7, 11]
@@ -117,7 +118,7 @@ def test_a_training_from_latents_through_the_trainer(corpus, tmp_path):
 
 
 def test_an_autoencoder_of_other_latents_is_refused(corpus, tmp_path):
-    module = build(replace(CONFIG, latent_size=16), corpus[0])
+    module = build(replace(CONFIG, latent_size=16), Given(*corpus))
     module.save(tmp_path / "checkpoint", "")
     with pytest.raises(BadCheckpoint, match=r"wants 32 pixels in 3 x 16².*3 channels of a 4th.*train both again"):
         load(tmp_path / "checkpoint")

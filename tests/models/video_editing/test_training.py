@@ -5,6 +5,7 @@ import torch
 from lightning import Trainer
 from torch.utils.data import DataLoader, default_collate
 
+from models.given import Given
 from models.images import box_mask
 from models.video_editing.examples import loaders
 from models.video_editing.generate import load
@@ -92,7 +93,7 @@ def test_the_average_is_that_of_the_paper(batch):
 def test_training_resumes_with_weights_average_and_optimizer(tmp_path):
     config = replace(CONFIG, batch_size=2)
     shards = write_corpus(tmp_path / "set", [3, 3])
-    loader, validation = loaders(config, shards, shards)
+    loader, validation = loaders(config, Given(shards, shards))
 
     first, short = VideoEditing(config), trainer(tmp_path, 3)
     short.fit(first, loader, validation)
@@ -113,7 +114,7 @@ def test_training_resumes_with_weights_average_and_optimizer(tmp_path):
 def test_validation_is_of_the_average_and_the_same_each_time(tmp_path):
     module = VideoEditing(CONFIG)
     shards = write_corpus(tmp_path / "set", [5, 5])
-    _, loader = loaders(CONFIG, shards, shards)
+    _, loader = loaders(CONFIG, Given(shards, shards))
 
     def val_loss():
         return trainer(tmp_path, 1).validate(module, loader, verbose=False)[0]["val_loss"]
