@@ -1,0 +1,147 @@
+"""Shards to pairs of a mouth and a sound, half of which belong together.
+
+T  frames of an utterance     D  numbers of a row of audio, two rows a frame     N = T - 4 stretches of 5 frames
+"""
+
+from collections.abc import Iterator
+from itertools import chain, pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from data.shardset import Clip, ShardSet
+from models.given import Given
+from models.landmarks import MOUTH, Utterance, read_utterance
+from models.streaming import DrawnExamples, rank_and_ranks
+from models.syncnet.config import Config, Negatives
+from models.syncnet.network import FRAMES, ROWS
+
+POSITIVE = 0.5  # share of the pairs that belong together (release)
+OTHER, ELSEWHERE = (
+    0.25,
+    0.375,
+)  # of the negatives: from another utterance, and from any other time; the rest are shifted (release)
+NEAREST, FARTHEST = 2, 5  # frames that sound is shifted by, to either side (release)
+SHORTEST = FRAMES + NEAREST + 1  # frames, so that each stretch has another that far away
+
+
+class Pair(NamedTuple):
+    """Collated, each tensor has B in front."""
+
+    speech: Tensor  # (10, D) float32 rows
+    mouth: Tensor  # (5, 60) float32, cm
+    synced: Tensor  # () bool, whether they belong together
+
+
+def stretches(utterance: Utterance) -> int:
+    """N."""
+    return len(utterance.motion) - FRAMES + 1
+
+
+def read_long_enough(clip: Clip, config: Config) -> Utterance:
+    """The clip's sound and motion. ValueError, naming it, if its members do not fit or it is too short for negatives."""
+    utterance = read_utterance(clip, config.audio, config.audio_width)
+    if len(utterance.motion) < SHORTEST:
+        raise ValueError(
+            f"clip {clip.key} has {len(utterance.motion)} frames; to shift its sound takes {SHORTEST}: set align.min_frames"
+        )
+    return utterance
+
+
+def pair(this: Utterance, other: Utterance, synced: bool, negatives: Negatives, random: np.random.Generator) -> Pair:
+    """A mouth of this utterance, with its own sound or other sound (release)."""
+    first = int(random.integers(stretches(this)))
+    rows_RD = sound(this, first) if synced else unsynced(this, other, first, negatives, random)
+    mouth_FM = this.motion[first : first + FRAMES, MOUTH]
+    return Pair(torch.from_numpy(rows_RD), torch.from_numpy(mouth_FM), torch.tensor(synced))
+
+
+def sound(utterance: Utterance, first: int) -> np.ndarray:
+    """The 10 rows of the 5 frames from `first` on."""
+    return utterance.speech[2 * first : 2 * first + ROWS]
+
+
+def unsynced(this: Utterance, other: Utterance, first: int, negatives: Negatives, random: np.random.Generator) -> np.ndarray:
+    """10 rows that are not those of the 5 frames from `first` on. If `other` is the same, they come from elsewhere in it."""
+    kind = random.random()
+    if kind < OTHER and other.key != this.key:
+        at = int(random.integers(stretches(other)))
+        if negatives == "designed":
+            return sound(other, at)
+        rows_RD = sound(this, at)  # past the end there is the padding of the release's batches
+        return np.pad(rows_RD, ((0, ROWS - len(rows_RD)), (0, 0)))
+    apart_N = np.abs(np.arange(stretches(this)) - first)
+    farthest = len(apart_N) if kind < OTHER + ELSEWHERE else FARTHEST
+    return sound(this, int(random.choice(np.flatnonzero((apart_N >= NEAREST) & (apart_N <= farthest)))))
+
+
+class Utterances(DrawnExamples[Utterance, Utterance]):
+    """Each stretch of 5 frames as likely as any other to be in the utterance that comes next."""
+
+    def __init__(self, shards: Path, config: Config):
+        super().__init__(shards, config.seed, config.buffer_clips, config.pairs_per_clip)
+        self.config = config
+
+    def decode(self, clip: Clip) -> Utterance:
+        return read_long_enough(clip, self.config)
+
+    def count(self, clip: Utterance) -> int:
+        return stretches(clip)
+
+    def draw(self, clip: Utterance, random: np.random.Generator) -> Utterance:
+        return clip
+
+
+class TrainingPairs(IterableDataset[Pair]):
+    """Pairs without end. The other utterance of a negative is the last one drawn that is another: of a single one, itself."""
+
+    def __init__(self, shards: Path, config: Config):
+        self.utterances, self.config = Utterances(shards, config), config
+
+    def __iter__(self) -> Iterator[Pair]:
+        worker, (rank, _) = get_worker_info(), rank_and_ranks()
+        random = np.random.default_rng((self.config.seed, rank, worker.id if worker else 0))
+        drawn = iter(self.utterances)
+        last = other = next(drawn)
+        for this in drawn:
+            if last.key != this.key:
+                other = last
+            yield pair(this, other, random.random() < POSITIVE, self.config.negatives, random)
+            last = this
+
+
+class ValidationPairs(IterableDataset[Pair]):
+    """`config.pairs_per_clip` of every utterance, positives and designed negatives in turn: the same ones each time.
+
+    The other utterance is the one before; of the first one, the last.
+    """
+
+    def __init__(self, shards: Path, config: Config):
+        self.shards, self.config = ShardSet(shards), config
+        if not self.shards.keys:
+            raise ValueError(f"{shards} holds no clip: see left_out in its index.json for the reasons")
+
+    def __iter__(self) -> Iterator[Pair]:
+        random = np.random.default_rng(0)
+        utterances = (read_long_enough(clip, self.config) for clip in self.shards.clips())
+        first = next(utterances)
+        for other, this in pairwise(chain((first,), utterances, (first,))):
+            for index in range(self.config.pairs_per_clip):
+                yield pair(this, other, index % 2 == 0, "designed", random)
+
+
+def loaders(config: Config, given: Given) -> tuple[DataLoader, DataLoader]:
+    """Batches of the two shard sets; the training ones have no end. Under torchrun each rank has its own."""
+    return (
+        DataLoader(
+            TrainingPairs(given.train, config),
+            config.batch_size,
+            num_workers=config.loader_workers,
+            pin_memory=torch.cuda.is_available(),
+        ),
+        DataLoader(ValidationPairs(given.val, config), config.batch_size),
+    )
