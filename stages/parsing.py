@@ -1,17 +1,18 @@
-"""What every pixel of a portrait is: background, torso, head or neck; and the background as it is without the person.
+"""What every pixel of a portrait is: background, torso, head or neck; the background as it is without the person; and the
+torso as it goes on beneath the head.
 
 GeneFace parses with BiSeNet (19 classes, of which it keeps these), GeneFace++ with MediaPipe's multi-class model; neither
 comes in a package. MediaPipe 0.10.21 ships a person mask, and the landmarks tell the face's contour. From these two:
 
 * head: the person above the jaw's contour, which is drawn on from the jaw's corners to both sides: face, ears, hair. Hair that
   falls below the jaw counts as torso.
-* neck: the person below the jaw, between its corners, of the colour of the face's skin, and in one piece with the head.
-* torso: the rest of the person.
+* neck: the person below the jaw, between its corners, of the colour of the face's skin, that begins at the head; and what is
+  between the two, as a beard or the shadow of the chin.
+* torso: the rest of the person, but for crumbs that these cut off from it, which are neck or head, whichever they touch, and
+  slivers along the head, which are head.
 """
 
 import io
-import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
@@ -21,9 +22,11 @@ import numpy as np
 
 from data.media.video import each_frame
 from data.mesh import CHIN, FACE_OVAL, FOREHEAD, LEFT_SIDE, RIGHT_SIDE
+from data.npz import npz_writer
 from data.shardset import Clip, Column, ShardSet, json_object, npy_array
 from stages.columns import leave_empty, make_column
 from stages.params import output, section
+from stages.torso import scaled, torso_picture
 from stages.tracking import native_stderr_hidden
 
 BACKGROUND, TORSO, HEAD, NECK = range(4)
@@ -31,8 +34,10 @@ BACKGROUND, TORSO, HEAD, NECK = range(4)
 # The lower contour of the face, from the left corner of the jaw by the chin to the right one.
 JAW = FACE_OVAL[FACE_OVAL.index(288) : FACE_OVAL.index(58) + 1]
 
-
-SMALL = np.ones((5, 5), np.uint8)  # a neighbourhood
+NEAR = 2  # pixels to each side, of a picture of 512: a neighbourhood
+BEARD = 24  # such pixels between head and neck, at most
+EDGE = 8  # such pixels along the picture's edges: a torso that ends there is cut off by the picture, not by the head
+SLIVER = 5  # half the width, in such pixels, below which a part of torso along the head is a piece of cheek
 LOGARITHM = np.log(np.arange(256, dtype=np.float32) + 8)
 DARKEST = 0.2  # of the face's brightness that a shaded neck still has
 
@@ -45,27 +50,36 @@ class ParsingParams:
     person: float  # probability above which a pixel is the person's
     hair: float  # how far hair reaches to the sides of the face, in widths of the face
     skin: float  # how far the neck's colour may be from the face's, in standard deviations of the face's
-    margin: int  # pixels around the person that do not count as background seen
+    margin: int  # pixels around the person, of a picture of 512, that do not count as background seen
     moments: int  # frames, spread over the clip, from which the background is taken
 
 
 def parse(clip: Clip, params: ParsingParams) -> Column:
-    """One clip's `parsing.npz`, whose `labels` are (T, H, W) uint8, and its `background.png`, RGB."""
+    """One clip's `parsing.npz`, whose `labels` are (T, H, W) uint8, its `background.png`, RGB, and its `torso.npz`, whose
+    `torso` is (T, H, W, 4) uint8 RGBA, not premultiplied.
+    """
     landmarks_TP3 = npy_array(clip.members["landmarks.npy"])
     moments = set(np.linspace(0, len(landmarks_TP3) - 1, min(params.moments, len(landmarks_TP3))).round().astype(int).tolist())
     seen: list[tuple[np.ndarray, np.ndarray]] = []
 
-    def labels() -> Iterator[np.ndarray]:
+    count, size = len(landmarks_TP3), json_object(clip.members["json"])["size"]
+    parsing, torso = io.BytesIO(), io.BytesIO()
+    with (
+        npz_writer(parsing, "labels", (count, size, size)) as add_labels,
+        npz_writer(torso, "torso", (count, size, size, 4)) as add_torso,
+    ):
         for index, frame in enumerate(each_frame(clip.members["mp4"])):
             labels_HW = label(frame, landmarks_TP3[index, :, :2], params)
+            add_labels(labels_HW)
+            add_torso(torso_picture(frame, labels_HW == HEAD, labels_HW == TORSO, labels_HW == NECK))
             if index in moments:
                 seen.append((frame, labels_HW))
-            yield labels_HW
-
-    size = json_object(clip.members["json"])["size"]
-    parsing = npz_bytes(labels(), (len(landmarks_TP3), size, size))
-    background = cv2.cvtColor(without_person(seen, params.margin), cv2.COLOR_RGB2BGR)
-    return {"parsing.npz": parsing, "background.png": cv2.imencode(".png", background)[1].tobytes()}
+    background = cv2.cvtColor(without_person(seen, scaled(params.margin, size)), cv2.COLOR_RGB2BGR)
+    return {
+        "parsing.npz": parsing.getvalue(),
+        "background.png": cv2.imencode(".png", background)[1].tobytes(),
+        "torso.npz": torso.getvalue(),
+    }
 
 
 def label(frame: np.ndarray, points_P2: np.ndarray, params: ParsingParams) -> np.ndarray:
@@ -76,6 +90,7 @@ def label(frame: np.ndarray, points_P2: np.ndarray, params: ParsingParams) -> np
     labels = np.where(person, np.where(above, HEAD, TORSO), BACKGROUND).astype(np.uint8)
     labels[face > 0] = HEAD
     labels[neck(frame, labels, points_P2, params.skin)] = NECK
+    labels[crumbs(labels) | slivers(labels)] = HEAD
     return labels
 
 
@@ -101,7 +116,7 @@ def above_jaw(points_P2: np.ndarray, hair: float) -> np.ndarray:
 
 
 def neck(frame: np.ndarray, labels: np.ndarray, points_P2: np.ndarray, deviations: float) -> np.ndarray:
-    """`(H, W)` bool: the skin below the jaw, in one piece with it, and the crumbs of torso that it cuts off."""
+    """`(H, W)` bool: the skin below the jaw that begins there, what is between the two, and the crumbs of torso beside it."""
     jaw, up = points_P2[list(JAW)], points_P2[FOREHEAD] - points_P2[CHIN]
     below = filled(np.array([jaw[0], jaw[-1], jaw[-1] - up, jaw[0] - up]), labels.shape) > 0
     candidate = below & (labels == TORSO)
@@ -113,11 +128,33 @@ def neck(frame: np.ndarray, labels: np.ndarray, points_P2: np.ndarray, deviation
     bright_N = pixels_N3[:, 1] > face_N3[:, 1].mean() + np.log(DARKEST)
     skin = np.zeros_like(labels)
     skin[candidate] = bright_N & ((distance_N2**2).sum(axis=1) < deviations**2)
-    skin = cv2.morphologyEx(cv2.morphologyEx(skin, cv2.MORPH_CLOSE, SMALL), cv2.MORPH_OPEN, SMALL) & candidate
-    found = joined(skin, cv2.dilate((labels == HEAD).astype(np.uint8), SMALL))
-    torso, edge = ((labels == TORSO) & ~found).astype(np.uint8), np.zeros_like(labels)
-    edge[-1], edge[:, 0], edge[:, -1] = 1, 1, 1
-    return found | ((torso > 0) & ~joined(torso, edge))
+    near = around(scaled(NEAR, len(labels)))
+    skin = cv2.morphologyEx(cv2.morphologyEx(skin, cv2.MORPH_CLOSE, near), cv2.MORPH_OPEN, near) & candidate
+    found = joined(skin, cv2.dilate((labels == HEAD).astype(np.uint8), around(scaled(BEARD, len(labels)))))
+    under_head, over_neck = np.logical_or.accumulate(labels == HEAD), np.logical_or.accumulate(found[::-1])[::-1]
+    found |= candidate & under_head & over_neck
+    cut_off = crumbs(np.where(found, NECK, labels)).astype(np.uint8)
+    return found | joined(cut_off, cv2.dilate(found.astype(np.uint8), near))
+
+
+def crumbs(labels: np.ndarray) -> np.ndarray:
+    """`(H, W)` bool: pieces of torso that head and neck cut off from the picture's lower and side edges."""
+    torso, edge = (labels == TORSO).astype(np.uint8), np.ones(labels.shape, np.uint8)
+    width = scaled(EDGE, len(labels))
+    edge[:-width, width:-width] = 0
+    return (torso > 0) & ~joined(torso, edge)
+
+
+def slivers(labels: np.ndarray) -> np.ndarray:
+    """`(H, W)` bool: thin pieces of torso along the head, such as a cheek that the contour of the landmarks cuts off."""
+    torso = (labels == TORSO).astype(np.uint8)
+    thin = torso & ~cv2.morphologyEx(torso, cv2.MORPH_OPEN, around(scaled(SLIVER, len(labels))))
+    return joined(thin, cv2.dilate((labels == HEAD).astype(np.uint8), around(1)))
+
+
+def around(pixels: int) -> np.ndarray:
+    """The neighbourhood of a pixel: so many to each side of it."""
+    return np.ones((2 * pixels + 1, 2 * pixels + 1), np.uint8)
 
 
 def joined(mask: np.ndarray, to: np.ndarray) -> np.ndarray:
@@ -139,9 +176,8 @@ def without_person(seen: list[tuple[np.ndarray, np.ndarray]], margin: int) -> np
 
     What no frame shows is painted in from its surroundings.
     """
-    around = np.ones((2 * margin + 1, 2 * margin + 1), np.uint8)
     frames_NHW3 = np.stack([frame for frame, _ in seen])
-    free_NHW = np.stack([cv2.dilate((labels != BACKGROUND).astype(np.uint8), around) == 0 for _, labels in seen])
+    free_NHW = np.stack([cv2.dilate((labels != BACKGROUND).astype(np.uint8), around(margin)) == 0 for _, labels in seen])
     counts_HW = free_NHW.sum(axis=0)
     background = np.zeros(frames_NHW3.shape[1:], np.uint8)
     for y in range(len(background)):  # row by row: the sorted copy of all frames would be twice as large as they are
@@ -150,19 +186,6 @@ def without_person(seen: list[tuple[np.ndarray, np.ndarray]], margin: int) -> np
         middle_1W1 = np.maximum(counts_HW[y] - 1, 0)[None, :, None] // 2
         background[y] = np.take_along_axis(row_NW3, np.broadcast_to(middle_1W1, (1, *row_NW3.shape[1:])), axis=0)[0] & 255
     return cv2.inpaint(background, (counts_HW == 0).astype(np.uint8), 3, cv2.INPAINT_TELEA)
-
-
-def npz_bytes(frames: Iterator[np.ndarray], shape: tuple[int, int, int]) -> bytes:
-    """`labels` (T, H, W) uint8 as a compressed .npz, one frame in memory at a time, the same bytes on every run."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", compresslevel=6) as archive:
-        member = zipfile.ZipInfo("labels.npy")  # dated 1980 unless told otherwise
-        member.compress_type = zipfile.ZIP_DEFLATED
-        with archive.open(member, "w") as file:
-            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-            for frame in frames:
-                file.write(np.ascontiguousarray(frame).tobytes())
-    return buffer.getvalue()
 
 
 def run(part: str) -> None:

@@ -208,7 +208,7 @@ def test_person(folder):
     assert sum(report["aligned"][split]["frames"] for split in report["aligned"]) == pytest.approx(600, abs=2)
     assert sum(reasons(report).values()) == 1
     clip = next(iter(clips(folder, "person", "train").values()))
-    assert {"parsing.npz", "background.png", "pose.npy", "vertices.npy"} <= clip.members.keys()
+    assert {"parsing.npz", "background.png", "torso.npz", "pose.npy", "vertices.npy"} <= clip.members.keys()
 
 
 def test_what_stands_is_not_fetched_again(folder, server):
