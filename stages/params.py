@@ -50,7 +50,7 @@ class SystemParams:
     """`systems.<name>` in params.yaml, or the same of what systems are trained on top of."""
 
     corpus: str  # what it learns from: one of `corpora`
-    source: Literal["shards", "latents"]  # the stage whose output it learns from
+    source: Literal["shards", "latents", "heads"]  # the stage whose output it learns from
     preset: str  # a preset of models/<name>/config.py
     overrides: dict[str, Any]  # fields of that preset to change
     beside: dict[str, str] = field(default_factory=dict)  # folders below data/ that it is given besides, by name
@@ -68,7 +68,8 @@ def system_params(system: str) -> SystemParams:
 
 def trained_params(name: str) -> SystemParams:
     """What `params.yaml` says of one system, or of what systems are trained on top of."""
-    return section(f"{'pretrain' if name in raw_section('pretrain') else 'systems'}.{name}", SystemParams)
+    below = next((part for part in ("pretrain", "upon") if name in raw_section(part)), "systems")
+    return section(f"{below}.{name}", SystemParams)
 
 
 def output(stage: str, corpus: str) -> Path:

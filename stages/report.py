@@ -73,7 +73,7 @@ def pretrained_section(name: str, out: Path) -> dict[str, Any]:
 def run(name: str) -> None:
     with in_place(output("report", name)) as out:
         systems = [system_section(system, out) for system in raw_section("systems")]
-        pretrained = [pretrained_section(name, out) for name in raw_section("pretrain")]
+        pretrained = [pretrained_section(name, out) for part in ("pretrain", "upon") for name in raw_section(part)]
         environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
         corpora = [json.loads((output("verified", corpus) / "report.json").read_text()) for corpus in raw_section("corpora")]
         page = environment.from_string(TEMPLATE.read_text()).render(systems=systems, pretrained=pretrained, corpora=corpora)

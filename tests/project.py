@@ -56,7 +56,7 @@ def sha256(data: bytes) -> str:
 
 
 def tiny_project(folder: Path) -> Path:
-    """A git repository of this project whose `sample` corpus is 4 s of made media in a wheel of its own."""
+    """A git repository of this project whose `sample` and `webcam` corpora are 4 s of made media in a wheel of their own."""
     copy_project(folder)
     packages = folder / ".packages"
     packages.mkdir()
@@ -68,6 +68,8 @@ def tiny_project(folder: Path) -> Path:
     licence = {"name": "made by a test", "page": "https://example.org"}
     manifest = {"about": "tiny", "licence": licence, "crop": "face", "sources": [package], "settings": {"clips": clips}}
     (folder / "data/manifests/sample.yaml").write_text(yaml.safe_dump(manifest))
+    person = {"like": "sample", "about": "the same, head and shoulders", "crop": "bust", "split": "sample"}
+    (folder / "data/manifests/webcam.yaml").write_text(yaml.safe_dump(person))
     splits = {"train": ["astronaut/0", "astronaut/1"], "val": ["astronaut/2"], "test": ["astronaut/3"]}
     (folder / "data/splits/sample.yaml").write_text(yaml.safe_dump(splits))
     (folder / ".gitignore").open("a").write("/.packages/\n")

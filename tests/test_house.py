@@ -59,7 +59,9 @@ def stage_modules(stage: str) -> list[str]:
     base, _, system = stage.partition("@")
     if base == "publish":
         return []  # the code that logs decides nothing that is an output
-    if base in ("train", "pretrain"):
+    if base in ("motion", "postnet"):  # each a training of its own
+        system = base
+    if base in ("train", "pretrain", "motion", "postnet"):
         return ["models.trainer", *(f"models.{system}.{module}" for module in ("config", "training", "examples"))]
     if base in ("evaluate", "render"):
         kind = importlib.import_module(f"models.{system}").MAKES
@@ -100,20 +102,36 @@ def finished(tmp_path_factory) -> Path:
                 else:
                     path.mkdir(parents=True)
                     (path / "content").write_text(stage.name)
+            for dep in stage.deps:  # a part of another stage's output
+                if not (path := Path(dep.fs_path)).exists():
+                    path.mkdir(parents=True)
+                    (path / "content").write_text(stage.name)
         repo.commit(force=True)
         assert repo.status() == {}
     return folder
 
 
-SYSTEMS = ("video_editing", "difftalk", "diffspeaker")
+CORPORA = ("sample", "webcam")
+SYSTEMS = ("video_editing", "difftalk", "diffspeaker", "geneface")
+
+
+def of_each(*stages: str) -> set[str]:
+    """Those stages of each corpus."""
+    return {f"{stage}@{corpus}-0" for stage in stages for corpus in CORPORA}
+
+
 FROM_REPORT = {"report", *(f"publish@{system}" for system in SYSTEMS)}
 FROM_RENDER = FROM_REPORT | {f"render@{system}" for system in SYSTEMS}
 FROM_EVALUATE = {system: FROM_REPORT | {f"evaluate@{system}", f"render@{system}"} for system in SYSTEMS}
 FROM_TRAIN = {system: FROM_EVALUATE[system] | {f"train@{system}"} for system in SYSTEMS}
 FROM_LATENTS = FROM_TRAIN["difftalk"] | {"latents@sample"}
-FROM_SHARDS = set.union(FROM_LATENTS, *FROM_TRAIN.values()) | {"pretrain@autoencoder", "shards@sample", "verify@sample"}
-FROM_LANDMARKS = FROM_SHARDS | {f"{stage}@sample-0" for stage in ("landmarks", "masks", "meshes", "parsing")}
-FROM_ALIGN = FROM_LANDMARKS | {f"{stage}@sample-0" for stage in ("align", "spectrograms", "speech")}
+FROM_HEADS = FROM_TRAIN["geneface"] | {"heads@webcam"}
+FROM_MOTION = FROM_HEADS | {"motion", "postnet"}
+PRETRAINED = {f"pretrain@{name}" for name in ("autoencoder", "syncnet", "head")}
+SHARDS = {f"{stage}@{corpus}" for stage in ("shards", "verify") for corpus in CORPORA}
+FROM_SHARDS = set.union(FROM_LATENTS, FROM_MOTION, PRETRAINED, SHARDS, *FROM_TRAIN.values())
+FROM_LANDMARKS = FROM_SHARDS | of_each("landmarks", "masks", "meshes", "parsing")
+FROM_ALIGN = FROM_LANDMARKS | of_each("align", "spectrograms", "speech")
 
 
 @pytest.mark.parametrize(
@@ -122,15 +140,18 @@ FROM_ALIGN = FROM_LANDMARKS | {f"{stage}@sample-0" for stage in ("align", "spect
         ("align.crops.face.smoothing", 9, FROM_ALIGN),
         ("motion.min_frames", 9, FROM_ALIGN),
         ("landmarks.max_gap", 3, FROM_LANDMARKS),
-        ("masks.min_width", 40, FROM_SHARDS | {"masks@sample-0"}),
-        ("spectrograms.n_fft", 1024, FROM_SHARDS | {"spectrograms@sample-0"}),
-        ("speech.encoder", "none", FROM_SHARDS | {"speech@sample-0"}),
+        ("masks.min_width", 40, FROM_SHARDS | of_each("masks")),
+        ("spectrograms.n_fft", 1024, FROM_SHARDS | of_each("spectrograms")),
+        ("speech.encoder", "none", FROM_SHARDS | of_each("speech")),
         ("shards.clips_per_shard", 2, FROM_SHARDS),
         ("systems.video_editing.overrides", {"steps": 7}, FROM_TRAIN["video_editing"]),
         ("systems.video_editing.preset", "multi_speaker", FROM_TRAIN["video_editing"]),
         ("systems.diffspeaker.preset", "mesh", FROM_TRAIN["diffspeaker"]),
         ("systems.difftalk.overrides", {"mask": "jaw"}, FROM_LATENTS),
         ("pretrain.autoencoder.overrides", {"steps": 700}, FROM_LATENTS | {"pretrain@autoencoder"}),
+        ("pretrain.head.overrides", {"steps": 700}, FROM_HEADS | {"pretrain@head"}),
+        ("pretrain.syncnet.overrides", {"steps": 700}, FROM_MOTION | {"pretrain@syncnet"}),
+        ("upon.postnet.overrides", {"steps": 700}, FROM_HEADS | {"postnet"}),
         ("evaluate.video_editing.steps", 3, FROM_EVALUATE["video_editing"]),
         ("evaluate.diffspeaker.seed", 3, FROM_EVALUATE["diffspeaker"]),
         ("render.seam", 1, FROM_RENDER),

@@ -14,6 +14,7 @@ import mlflow
 import numpy as np
 import psutil
 import pytest
+import yaml
 from PIL import Image
 
 from data.shardset import ShardSet, npy_array
@@ -21,32 +22,43 @@ from models.trainer import read_progress
 from tests.project import change_params, environment, run, tiny_project
 
 TINY = {"channels": [32, 32], "attention_levels": [], "steps": 12, "val_every": 4, "log_every": 1, "batch_size": 2}
-SYSTEMS = ("video_editing", "difftalk", "diffspeaker")
+SYSTEMS = ("video_editing", "difftalk", "diffspeaker", "geneface")
 TINY_AUTOENCODER = {"channels": [32], "codes": 64, "codebook_start": 4, "steps": 12, "val_every": 4, "log_every": 1}
 TINY_LATENT = {"channels": [32, 32], "steps": 12, "val_every": 4, "log_every": 1, "batch_size": 2}
 TINY_MESH = {"channels": 32, "feedforward": 32, "steps": 12, "val_every": 4, "log_every": 1, "batch_size": 2}
+FEW = {"steps": 12, "val_every": 4, "log_every": 1}
+TINY_SYNC = FEW | {"channels": [8, 8, 8], "mouth_channels": 8, "batch_size": 8, "pairs_per_clip": 8}
+TINY_MOTION = FEW | {"channels": 8, "flow_channels": 8, "sync_clips": 8, "batch_size": 2}
+TINY_POSTNET = FEW | {"channels": [8, 8], "sync_clips": 8, "batch_size": 2, "person_clips": 2}
+TINY_HEAD = FEW | {"levels": 2, "hidden": 8, "cells": 16, "rays": 256, "ray_samples": 4}
+TINY_TORSO = FEW | {"levels": 2, "pixels": 256}
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Path:
-    """A project after its first `dvc repro`."""
+    """A project all of which is made: as `dvc repro` makes it, with stages side by side."""
     folder = tiny_project(tmp_path_factory.mktemp("project"))
-    tiny = {"video_editing": (TINY, "shards"), "difftalk": (TINY_LATENT, "latents"), "diffspeaker": (TINY_MESH, "shards")}
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    tiny = {
+        "pretrain": {"autoencoder": TINY_AUTOENCODER, "syncnet": TINY_SYNC, "head": TINY_HEAD},
+        "upon": {"motion": TINY_MOTION, "postnet": TINY_POSTNET},
+        "systems": {"video_editing": TINY, "difftalk": TINY_LATENT, "diffspeaker": TINY_MESH, "geneface": TINY_TORSO},
+    }
+    for part, trained in tiny.items():
+        for name, overrides in trained.items():
+            params[part][name]["overrides"] = overrides
     other = {
         "video_editing": {"sampler": "ddpm", "steps": 3},
         "difftalk": {"sampler": "ddim progressive", "steps": 1},
         "diffspeaker": {"sampler": "release", "steps": 3},
+        "geneface": {"sampler": "filmed", "steps": 4},
     }
-    own = {"sampler": "ddim", "steps": 2, "against_clips": 1, "batch_size": 2, "seed": 0}
-    learnt = {"corpus": "sample", "preset": "sample"}
-    change_params(
-        folder,
-        pretrain={"autoencoder": learnt | {"source": "shards", "overrides": TINY_AUTOENCODER}},
-        systems={name: learnt | {"source": source, "overrides": small} for name, (small, source) in tiny.items()},
-        evaluate={name: own | {"against": [against]} for name, against in other.items()},
-        render={"mesh_size": 128},
-    )
-    run(folder, "dvc", "repro")
+    for name, against in other.items():
+        own = "adapted" if name == "geneface" else "ddim"
+        params["evaluate"][name] |= {"sampler": own, "steps": 2, "against": [against], "batch_size": 2}
+    params["render"]["mesh_size"] = 128
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    run(folder, sys.executable, "-m", "flows.cli", "reproduce")
     return folder
 
 
@@ -111,6 +123,20 @@ def test_a_mesh_moves_beside_the_real_one(project):
     assert set(metrics["baselines"]) == {"template", "mean_motion", "linear_regression"}
     with av.open(str(project / "data/renders/diffspeaker/astronaut_3.mp4")) as film:
         assert film.streams.video[0].width == 3 * 128
+        assert film.streams.audio
+
+
+def test_a_person_is_rendered_whole_with_the_sound(project):
+    (generated,) = ShardSet(project / "data/generated/geneface").clips()
+    assert npy_array(generated.members["generated.npy"]).shape == (25, 128, 128, 3)
+    metrics = json.loads((project / "data/evaluation/geneface/metrics.json").read_text())
+    assert metrics["own"]["psnr_frame"] > 5
+    assert set(metrics["baselines"]) == {"mean_frame", "still_frame"}
+    below = project / "data/checkpoints/geneface"
+    for name in ("head", "postnet", "postnet/motion", "postnet/motion/syncnet"):
+        assert (below / name / "model.safetensors").exists(), "a checkpoint holds all that it stands on"
+    with av.open(str(project / "data/renders/geneface/astronaut_3.mp4")) as film:
+        assert film.streams.video[0].width == 2 * 128
         assert film.streams.audio
 
 

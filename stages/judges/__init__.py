@@ -1,4 +1,5 @@
-"""What a system makes, judged and shown: `frames.py` for painted videos, `meshes.py` for faces of points in motion.
+"""What a system makes, judged and shown: `frames.py` for videos painted over, `portraits.py` for videos made whole, `meshes.py`
+for faces of points in motion.
 
 Each is a module with
 
@@ -12,8 +13,8 @@ Each is a module with
     sheet(clips, made, raw)         one picture that shows the first clip, real and as each sampler made it
     film(clip, fake, raw, params)   the video of one clip, real beside made, with its sound, and its contact sheet
 
-where `raw` is the folder of the corpus's native files. The system's package says which it needs: `MAKES = "frames"` or
-`"meshes"`.
+where `raw` is the folder of the corpus's native files. The system's package says which it needs: `MAKES = "frames"`,
+`"portraits"` or `"meshes"`.
 """
 
 import importlib

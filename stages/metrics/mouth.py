@@ -8,6 +8,7 @@ from stages.faces import mouth_opening
 from stages.tracking import FaceTracker
 
 LIPS = LANDMARKS_68[48:]
+CORNERS = 0, 6  # of the mouth, among these 20
 
 
 def track(frames_THW3: np.ndarray) -> np.ndarray:
@@ -36,6 +37,20 @@ def opening_correlation(real_TP3: np.ndarray, fake_TP3: np.ndarray) -> float:
     if both_T.sum() < 3 or real_T[both_T].std() == 0 or fake_T[both_T].std() == 0:
         return float("nan")
     return float(np.corrcoef(real_T[both_T], fake_T[both_T])[0, 1])
+
+
+def landmark_distance(real_TP3: np.ndarray, fake_TP3: np.ndarray) -> float:
+    """The mean distance of the mouth's 20 points, each mouth's middle taken off, in hundredths of the real mouth's mean width.
+
+    RAD-NeRF's meter, which has pixels. Frames in which either shows no face do not count; NaN where none is left.
+    """
+    real, fake = (points[:, LIPS, :2].astype(np.float64) for points in (real_TP3, fake_TP3))
+    both_T = ~np.isnan(real[:, 0, 0]) & ~np.isnan(fake[:, 0, 0])
+    if not both_T.any():
+        return float("nan")
+    real, fake = (points[both_T] - points[both_T].mean(axis=1, keepdims=True) for points in (real, fake))
+    width = np.linalg.norm(real[:, CORNERS[0]] - real[:, CORNERS[1]], axis=-1).mean()
+    return float(100 * np.linalg.norm(fake - real, axis=-1).mean() / width)
 
 
 def jitter_ratio(real_TP3: np.ndarray, fake_TP3: np.ndarray) -> float:

@@ -8,7 +8,7 @@ from stages.align import warp
 from stages.evaluate import Sampler, mean_row
 from stages.judges.frames import paste_back, paste_inside, seam_weights
 from stages.metrics.image import box_mask
-from stages.metrics.mouth import LIPS, jitter_ratio, opening_correlation, scores, track
+from stages.metrics.mouth import LIPS, jitter_ratio, landmark_distance, opening_correlation, scores, track
 from tests.media import astronaut, opening
 
 BOXES = np.array([[20, 55, 109, 128]], np.int16)
@@ -72,6 +72,24 @@ def test_jitter_is_the_second_difference_of_the_lips():
     fake[5] = np.nan
     assert jitter_ratio(real, fake) == pytest.approx(3)
     assert np.isnan(jitter_ratio(0 * real, real))
+
+
+def test_the_distance_of_landmarks_is_of_the_mouths_alone_in_hundredths_of_its_width():
+    random = np.random.default_rng(0)
+    real = random.normal(size=(10, 478, 3))
+    real[:, [LIPS[0], LIPS[6]], :2] = [[0, 0], [50, 0]]  # the corners
+    shifted = real + np.array([3, -4, 9])  # the whole face elsewhere
+    assert landmark_distance(real, shifted) == pytest.approx(0, abs=1e-9)
+    fake = shifted.copy()
+    signs = np.resize([1, -1], len(LIPS))[:, None]
+    fake[:, LIPS, :2] += signs * [3, 4]  # each point 5 off, the middle where it was
+    assert landmark_distance(real, fake) == pytest.approx(10)
+    assert landmark_distance(7 * real, 7 * fake) == pytest.approx(10), "whatever the picture's size"
+    fake[:, 4] = 1e6  # the nose's tip does what it likes
+    fake[7:] = np.nan
+    real[6] = np.nan
+    assert landmark_distance(real, fake) == pytest.approx(10)
+    assert np.isnan(landmark_distance(real, np.full_like(real, np.nan)))
 
 
 def test_an_undefined_score_does_not_hide_the_defined_ones():
