@@ -231,7 +231,8 @@ def ui(mlflow_port: int = 5000, prefect_port: int = 4200) -> None:
         )
         for command in servers.values()
     ]
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    for ending in (signal.SIGINT, signal.SIGTERM):  # what a script runs in the background inherits an ignored SIGINT
+        signal.signal(ending, lambda *_: sys.exit(0))
     try:
         for (address, command), server in zip(servers.items(), running, strict=True):
             wait_until_up(address, server)
@@ -242,8 +243,6 @@ def ui(mlflow_port: int = 5000, prefect_port: int = 4200) -> None:
     except ServerFailed as error:
         console.print(error)
         raise typer.Exit(1) from error
-    except KeyboardInterrupt:
-        pass
     finally:
         for server in running:
             if server.poll() is None:

@@ -13,11 +13,18 @@ from flows.server import free_port
 from tests.project import ROOT, environment
 
 
-def test_ui_serves_on_loopback_and_ends_cleanly(tmp_path):
+def test_ui_serves_on_loopback_and_ends_cleanly_even_in_a_script_s_background(tmp_path):
     ports = free_port(), free_port()
     words = ["-m", "flows.cli", "ui", "--mlflow-port", str(ports[0]), "--prefect-port", str(ports[1])]
     variables = environment(tmp_path) | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen([sys.executable, *words], cwd=tmp_path, env=variables, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, *words],
+        cwd=tmp_path,
+        env=variables,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),  # as a shell does with `&` in a script
+    )
     assert process.stdout is not None
     told = [process.stdout.readline() for _ in ports]
     assert all(f"http://127.0.0.1:{port}" in line for port, line in zip(ports, told, strict=True)), told
