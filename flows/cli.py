@@ -7,8 +7,9 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -17,6 +18,9 @@ from rich.table import Table
 
 import flows  # noqa: F401  (sets where Prefect and MLflow keep their state)
 from stages.params import output, raw_section
+
+if TYPE_CHECKING:
+    from flows.stale import Plan
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="A talking-face laboratory: see README.md.")
 console = Console(soft_wrap=True)
@@ -158,42 +162,109 @@ def edit(
 
 
 @app.command()
+def person(
+    video: Annotated[Path, typer.Argument(help="a film of one person who speaks: a minute or more, pictures and sound")],
+    name: Annotated[str | None, typer.Option(help="of the corpus that it becomes; else the file's name")] = None,
+    crop: Annotated[str, typer.Option(help="bust: 128² pixels, for a CPU; portrait: 512²")] = "bust",
+    train: Annotated[bool, typer.Option("--train/--no-train", help="whether to train now, or only to make the corpus")] = True,
+) -> None:
+    """Learn a person from a film: its corpus, and all trainings of geneface on it; killed, the same command goes on."""
+    from stages.person import SYSTEM, make_corpus
+
+    try:
+        made = make_corpus(video, name, crop)
+    except (ValueError, OSError) as error:
+        console.print(f"nobody was learnt: {error}", style="red", markup=False)
+        raise typer.Exit(1) from error
+    before = "" if made.before == made.corpus else f", instead of {made.before}"
+    console.print(f"{made.corpus}: {made.seconds:.0f} s of film; in params.yaml {SYSTEM} learns it now{before}")
+    goal = f"render@{SYSTEM}"
+    if not train:
+        console.print(f"next: talkingface person {video} --name {made.corpus} --crop {crop}", markup=False)
+        return
+    found = _stale([goal])
+    if found.stages:
+        console.print(f"{len(found.stages)} stages to make, up to {goal}")
+        _make(found, available_cores(), why=False)
+    console.print(f"{made.corpus} has learnt to speak: {output('renders', SYSTEM)} shows it beside the film")
+    console.print("next: talkingface render SOUND OUT.mp4")
+
+
+@app.command()
+def render(
+    sound: Annotated[Path, typer.Argument(help="what the person is to say: a file with sound, of any format")],
+    out: Annotated[Path, typer.Argument(help="the film, an .mp4 at 25 frames/s")],
+    pose: Annotated[
+        str, typer.Option(help="how the head moves: loop (a clip's way, forth and back), film (once), still")
+    ] = "loop",
+    like: Annotated[str | None, typer.Option(help="key of the clip whose head pose is taken; else the first one")] = None,
+    blink: Annotated[bool, typer.Option("--blink/--no-blink", help="whether the eyes shut every four seconds")] = True,
+    source: Annotated[str, typer.Option(help="whose landmarks: the person's (adapted), or anybody's (generic)")] = "adapted",
+    seed: int = 0,
+) -> None:
+    """Let the person that geneface learnt say a sound of your own."""
+    from av.error import FFmpegError
+
+    from data.shardset import DamagedShard
+    from models.checkpoint import BadCheckpoint
+    from models.speech.base import EncoderMissing
+    from stages.talk import talk
+
+    try:
+        talk(sound, out, pose, like, source, blink, seed)
+    except (ValueError, OSError, FFmpegError, BadCheckpoint, DamagedShard, EncoderMissing) as error:
+        console.print(f"{sound} was not said: {error}", style="red", markup=False)
+        raise typer.Exit(1) from error
+    console.print(f"{out}  (synthetic: say so where you show it)")
+
+
+@app.command()
 def reproduce(
     jobs: Annotated[int | None, typer.Option(min=1, help="stages at once; else as many as cores")] = None,
     dry: Annotated[bool, typer.Option("--dry", help="say what is stale and why, and run nothing")] = False,
 ) -> None:
     """Make what is stale, as `dvc repro` does, with stages that do not wait for each other side by side."""
-    from dvc.exceptions import DvcException
-
-    from flows.stale import WrongMeta, plan
-
-    def tell(line: str) -> None:
-        console.print(line, markup=False, highlight=False)
-
-    try:
-        found = plan(tell)
-    except (DvcException, WrongMeta) as error:
-        console.print(f"nothing was run: {error}", style="red", markup=False)
-        raise typer.Exit(1) from error
+    found = _stale()
     if not found.stages:
         console.print("nothing is stale")
-        return
-    if dry:
+    elif dry:
         stale = Table("stage", "why")
         for stage in found.stages:
             stale.add_row(escape(stage.name), escape(stage.why))
         console.print(stale)
-        return
+    else:
+        _make(found, jobs or available_cores(), why=True)
+
+
+def _tell(line: str) -> None:
+    console.print(line, markup=False, highlight=False)
+
+
+def _stale(targets: Collection[str] = ()) -> "Plan":
+    """What is stale of these stages and of what they need; of all, if none is named."""
+    from dvc.exceptions import DvcException
+
+    from flows.stale import WrongMeta, plan
+
+    try:
+        return plan(_tell, targets)
+    except (DvcException, WrongMeta) as error:
+        console.print(f"nothing was run: {error}", style="red", markup=False)
+        raise typer.Exit(1) from error
+
+
+def _make(found: "Plan", jobs: int, why: bool) -> None:
+    """Runs what is stale, tells what became of it (and why it was stale), and exits with 1 if a stage failed."""
     from flows.reproduce import StagesFailed
     from flows.reproduce import reproduce as make
 
     try:
-        outcomes = make(found, jobs or available_cores(), tell)
+        outcomes = make(found, jobs, _tell)
     except StagesFailed as error:
         outcomes = error.outcomes
-    summary = Table("stage", "state", "seconds", "why")
+    summary = Table("stage", "state", "seconds", *["why"] * why)
     for outcome in outcomes:
-        summary.add_row(escape(outcome.stage), outcome.state, str(outcome.seconds), escape(outcome.why))
+        summary.add_row(escape(outcome.stage), outcome.state, str(outcome.seconds), *[escape(outcome.why)] * why)
     console.print(summary)
     failed = [outcome for outcome in outcomes if outcome.state == "failed"]
     for outcome in failed:

@@ -121,7 +121,7 @@ def _run_all(stages: list[Stage], slots: Slots, hands: Hands, tell: Callable[[st
         failed = isinstance(result, BaseException)
         state, words = ("failed", str(result)) if failed else (result, "")
         outcome = outcomes[name] = Outcome(name, state, round(time.monotonic() - began, 1), by_name[name].why, words)
-        tell(f"{name}: {outcome.state} after {outcome.seconds} s")
+        tell(f"{name}: {outcome.state} after {outcome.seconds} s ({len(outcomes)} of {len(stages)} stages)")
         if not failed:
             graph.done(name)
     return [outcomes.get(stage.name, Outcome(stage.name, "not run", 0.0, stage.why)) for stage in stages]

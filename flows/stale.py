@@ -1,7 +1,7 @@
 """What DVC finds stale, and why: its own status and graph, read once. Costs what `dvc status` costs, so no Prefect in here."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,15 +59,16 @@ class Plan:
     locked: frozenset[str]  # the stages in dvc.lock
 
 
-def plan(tell: Callable[[str], None]) -> Plan:
+def plan(tell: Callable[[str], None], targets: Collection[str] = ()) -> Plan:
     """What is stale in the DVC repository of this folder. A dvc.lock torn by a kill is first put back as it last was whole.
 
+    targets: stages by DVC's names, of which, and of what they need, it is asked; none: all of them.
     Waits while another DVC is writing what status has to read. Raises WrongMeta, or DvcException for what `dvc status` refuses.
     """
     told = False
     while True:
         try:
-            return _plan()
+            return _plan(targets)
         except LockError as error:
             if not told:
                 tell(f"waits for another DVC at work here: {error}")
@@ -84,7 +85,7 @@ def plan(tell: Callable[[str], None]) -> Plan:
                     LOCK.unlink()
 
 
-def _plan() -> Plan:
+def _plan(targets: Collection[str]) -> Plan:
     with Repo(_wait_for_lock=True) as repo, lock_repo(repo):
         status = repo.status()
         if not status:
@@ -97,6 +98,9 @@ def _plan() -> Plan:
         planned = {stage for stage in order if stage.addressing in status}
         for stage in list(planned):
             planned |= networkx.ancestors(graph, stage)
+        if targets:
+            asked = {stage for stage in order if stage.addressing in targets}
+            planned &= asked.union(*(networkx.descendants(graph, stage) for stage in asked))
         depth: dict[Any, int] = {}
         for stage in reversed(order):
             depth[stage] = 1 + max((depth[after] for after in graph.predecessors(stage)), default=0)

@@ -17,14 +17,11 @@ that makes frames can paint: its painter (models/painting.py) has the crop of th
 import hashlib
 import importlib
 import shutil
-from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar, get_args
+from typing import get_args
 
-import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 
 from data.files import atomic_file
 from data.manifest import manifest
@@ -32,21 +29,19 @@ from data.media import audio, video
 from data.shardset import json_bytes
 from models.checkpoint import CONFIG, WEIGHTS
 from models.painting import Painter
-from models.speech.encoders import encoder
-from models.speech.features import ROWS_PER_SECOND, speech_features
 from stages.align import AlignParams, Crop
+from stages.bars import bars, told
 from stages.edit.film import Length, played, write_film
 from stages.edit.painting import painted
 from stages.edit.pasting import Paster
 from stages.edit.shots import Face, Places, find_places
 from stages.engine import code_version
 from stages.evaluate import EvaluateParams
+from stages.hearing import column
 from stages.masks import MaskParams
 from stages.params import output, raw_section, section, system_params, work
 from stages.rendering import RenderParams
-from stages.spectrograms import SpectrogramParams, mel_spectrogram
-
-T = TypeVar("T")
+from stages.spectrograms import SpectrogramParams
 
 
 class CannotEdit(ValueError):
@@ -109,8 +104,10 @@ def edit(source: Path, voice: Path, out: Path, face: Face, length: Length, seed:
         with bars() as progress:
             places = placed(source, heard, settings, folder / "places.npz", progress)
             count = min(heard, len(places)) if length == "trim" else heard
-            heard_N = painter.windows(column(painter, sound, count, settings))
-            del sound
+            to_hear = painter.audio, painter.speech_encoder
+            rows_SD = column(*to_hear, sound, align.sample_rate, count, align.fps, settings.spectrograms)
+            heard_N = painter.windows(rows_SD)
+            del sound, rows_SD
             with atomic_file(out) as file:
                 faces = painted(played(source, len(places), align.fps, length), places, heard_N, painter, folder)
                 paster = Paster(settings.render.seam)
@@ -175,28 +172,3 @@ def placed(source: Path, heard: int, settings: Settings, kept: Path, progress: P
     kept.parent.mkdir(parents=True, exist_ok=True)
     places.write(kept)
     return places
-
-
-def column(painter: Painter, sound: np.ndarray, frames: int, settings: Settings) -> np.ndarray:
-    """`(2 · frames, D)` float32: what the painter is used to hear, of the new voice."""
-    align = settings.align
-    if painter.audio == "mel":
-        return mel_spectrogram(sound, align.sample_rate, frames, align.fps, settings.spectrograms)
-    rows = round(ROWS_PER_SECOND * frames / align.fps)
-    return speech_features(encoder(painter.speech_encoder), sound, rows)
-
-
-def bars() -> Progress:
-    """What a running edit tells, on stderr."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True))
-
-
-def told(progress: Progress, what: str, things: Iterable[T], total: int) -> Iterator[T]:
-    """`things` as they come, counted by a bar. total: how many there are, as far as is known."""
-    task = progress.add_task(what, total=total)
-    done = 0
-    for done, thing in enumerate(things, 1):
-        yield thing
-        progress.update(task, completed=done)
-    progress.update(task, total=done)

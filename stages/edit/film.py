@@ -37,11 +37,12 @@ def played(source: Path, count: int, fps: int, length: Length) -> Iterator[tuple
 
 
 def write_film(
-    file: BinaryIO, source: Path, frames: Iterable[np.ndarray], fps: int, crf: int, voice: Path, seconds: float
+    file: BinaryIO, source: Path | None, frames: Iterable[np.ndarray], fps: int, crf: int, voice: Path, seconds: float
 ) -> None:
     """An h264 mp4 of `(H, W, 3)` uint8 RGB frames in the colour space of `source`, with the first `seconds` of a voice as AAC.
 
-    4:2:0 chroma needs an even height and width: the last row or column of an odd one is left out. The same bytes on every run.
+    source: the video that the frames are of; None if there is none, and the film then does not say its colour space. 4:2:0 chroma
+    needs an even height and width: the last row or column of an odd one is left out. The same bytes on every run.
     """
     frames = iter(frames)
     first = next(frames)
@@ -52,13 +53,13 @@ def write_film(
         stream = container.add_stream("libx264", rate=Fraction(fps), options=quality)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.flags |= av.codec.context.Flags.bitexact
-        matrix = copy_colours(source, stream.codec_context)
+        matrix = copy_colours(source, stream.codec_context) if source else None
         sound = blocks(voice, seconds)
         time, block = next(sound)
         track = container.add_stream("aac", rate=VOICE_RATE, layout=block.layout.name)
         to_yuv = converter("yuv420p")
         for index, frame in enumerate(chain([first], frames)):
-            if frame.shape != first.shape:
+            if source and frame.shape != first.shape:
                 raise Unusable(source, "its pictures change their size midway")
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame[:height, :width]), format="rgb24")
             container.mux(stream.encode(to_yuv(picture, dst_colorspace=matrix)))
