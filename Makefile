@@ -11,7 +11,7 @@ run: $(READY)  ## raw media to rendered video; does nothing when nothing changed
 	@dvc repro && talkingface where
 
 test: $(READY) lint  ## the fast tests, under 15 minutes on 2 cores
-	@python -m pytest -m "not slow"
+	@python -m pytest -m "not slow" --durations=25
 
 test-all: $(READY) lint
 	@python -m pytest

@@ -95,13 +95,13 @@ def train(system: str) -> None:
         dataclasses.asdict(config),
         str(shards / "train"),
         str(shards / "val"),
-        {name: str(folder) for name, folder in params.folders.items()},
+        {name: str(folder) for name, folder in params.beside.items()},
         "",
         str(output("checkpoints", system)),
     )
     # What is trained on what, by which code: the same again resumes, anything else starts afresh.
     code = [code_version(module) for module in ("models.trainer", f"models.{system}.training", f"models.{system}.examples")]
-    given = [dvc_hash(str(folder)) for folder in (shards, *params.folders.values())]
+    given = [dvc_hash(str(folder)) for folder in (shards, *params.beside.values())]
     content = json.dumps([dataclasses.asdict(job), given, code], sort_keys=True)
     folder = work("train", system) / hashlib.sha256(content.encode()).hexdigest()[:12]
     folder.mkdir(parents=True, exist_ok=True)

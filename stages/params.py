@@ -1,6 +1,6 @@
 """`params.yaml`, the one configuration, as typed sections; and the one place that knows where each stage's output stands."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -53,12 +53,14 @@ class SystemParams:
     source: Literal["shards", "latents", "heads"]  # the stage whose output it learns from
     preset: str  # a preset of models/<name>/config.py
     overrides: dict[str, Any]  # fields of that preset to change
-    beside: dict[str, str] = field(default_factory=dict)  # folders below data/ that it is given besides, by name
+    below: str = ""  # the trained network that it stands on, under `upon`
+    voices: str = ""  # the corpus whose training utterances it hears besides, likewise
 
     @property
-    def folders(self) -> dict[str, Path]:
-        """`beside`, as paths."""
-        return {name: Path("data") / folder for name, folder in self.beside.items()}
+    def beside(self) -> dict[str, Path]:
+        """What a training is given besides its shard sets, by name."""
+        checkpoint = {self.below: output("checkpoints", self.below)} if self.below else {}
+        return checkpoint | ({"voices": output(self.source, self.voices) / "train"} if self.voices else {})
 
 
 def system_params(system: str) -> SystemParams:

@@ -101,6 +101,7 @@ def test_grid(folder, server, tmp_path):
     assert "parsing.npz" not in clip.members  # of portraits alone
 
 
+@pytest.mark.slow
 def test_cremad(folder, server, tmp_path):
     films = cremad.write_films(tmp_path / "films")
     put(server, "cremad", films)
@@ -137,6 +138,7 @@ def test_hdtf(folder, server, tmp_path):
     assert (found["crop"], found["size"]) == ("square", 256)
 
 
+@pytest.mark.slow
 def test_vocaset(folder, server, tmp_path):
     native = vocaset.write_vocaset(tmp_path / "native", points=5023)
     server.put("download.php", vocaset.zip_vocaset(native, tmp_path / "trainingdata.zip").read_bytes())
@@ -166,6 +168,7 @@ def test_vocaset(folder, server, tmp_path):
     assert ShardSet(folder / "data/landmarks/vocaset/0").index.clips_in == 0  # nothing to do for corpora without pictures
 
 
+@pytest.mark.slow
 def test_biwi(folder, server):
     """Placed by hand, but for the tables it is scored on: without its files the error says all that is needed."""
     refused = run(folder, sys.executable, "-m", "stages", "download", "biwi", check=False)

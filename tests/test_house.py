@@ -59,9 +59,7 @@ def stage_modules(stage: str) -> list[str]:
     base, _, system = stage.partition("@")
     if base == "publish":
         return []  # the code that logs decides nothing that is an output
-    if base in ("motion", "postnet"):  # each a training of its own
-        system = base
-    if base in ("train", "pretrain", "motion", "postnet"):
+    if base in ("train", "pretrain", "upon"):
         return ["models.trainer", *(f"models.{system}.{module}" for module in ("config", "training", "examples"))]
     if base in ("evaluate", "render"):
         kind = importlib.import_module(f"models.{system}").MAKES
@@ -126,7 +124,7 @@ FROM_EVALUATE = {system: FROM_REPORT | {f"evaluate@{system}", f"render@{system}"
 FROM_TRAIN = {system: FROM_EVALUATE[system] | {f"train@{system}"} for system in SYSTEMS}
 FROM_LATENTS = FROM_TRAIN["difftalk"] | {"latents@sample"}
 FROM_HEADS = FROM_TRAIN["geneface"] | {"heads@webcam"}
-FROM_MOTION = FROM_HEADS | {"motion", "postnet"}
+FROM_MOTION = FROM_HEADS | {"upon@motion", "upon@postnet"}
 PRETRAINED = {f"pretrain@{name}" for name in ("autoencoder", "syncnet", "head")}
 SHARDS = {f"{stage}@{corpus}" for stage in ("shards", "verify") for corpus in CORPORA}
 FROM_SHARDS = set.union(FROM_LATENTS, FROM_MOTION, PRETRAINED, SHARDS, *FROM_TRAIN.values())
@@ -151,7 +149,7 @@ FROM_ALIGN = FROM_LANDMARKS | of_each("align", "spectrograms", "speech")
         ("pretrain.autoencoder.overrides", {"steps": 700}, FROM_LATENTS | {"pretrain@autoencoder"}),
         ("pretrain.head.overrides", {"steps": 700}, FROM_HEADS | {"pretrain@head"}),
         ("pretrain.syncnet.overrides", {"steps": 700}, FROM_MOTION | {"pretrain@syncnet"}),
-        ("upon.postnet.overrides", {"steps": 700}, FROM_HEADS | {"postnet"}),
+        ("upon.postnet.overrides", {"steps": 700}, FROM_HEADS | {"upon@postnet"}),
         ("evaluate.video_editing.steps", 3, FROM_EVALUATE["video_editing"]),
         ("evaluate.diffspeaker.seed", 3, FROM_EVALUATE["diffspeaker"]),
         ("render.seam", 1, FROM_RENDER),

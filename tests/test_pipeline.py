@@ -22,7 +22,7 @@ from models.trainer import read_progress
 from tests.project import change_params, environment, run, tiny_project
 
 TINY = {"channels": [32, 32], "attention_levels": [], "steps": 12, "val_every": 4, "log_every": 1, "batch_size": 2}
-SYSTEMS = ("video_editing", "difftalk", "diffspeaker", "geneface")
+SYSTEMS = ("video_editing", "diffspeaker")  # of the fast project: a painted video and a mesh; the slow one has all
 TINY_AUTOENCODER = {"channels": [32], "codes": 64, "codebook_start": 4, "steps": 12, "val_every": 4, "log_every": 1}
 TINY_LATENT = {"channels": [32, 32], "steps": 12, "val_every": 4, "log_every": 1, "batch_size": 2}
 TINY_MESH = {"channels": 32, "feedforward": 32, "steps": 12, "val_every": 4, "log_every": 1, "batch_size": 2}
@@ -36,8 +36,28 @@ TINY_TORSO = FEW | {"levels": 2, "pixels": 256}
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Path:
+    """A project of two systems after its first `dvc repro`."""
+    folder = small(tmp_path_factory.mktemp("project"))
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    params |= {"corpora": ["sample"], "pretrain": {}, "upon": {}, "latents": [], "heads": []}
+    for part in ("systems", "evaluate"):
+        params[part] = {name: params[part][name] for name in SYSTEMS}
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    run(folder, "dvc", "repro")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole_project(tmp_path_factory) -> Path:
     """A project all of which is made: as `dvc repro` makes it, with stages side by side."""
-    folder = tiny_project(tmp_path_factory.mktemp("project"))
+    folder = small(tmp_path_factory.mktemp("whole"))
+    run(folder, sys.executable, "-m", "flows.cli", "reproduce")
+    return folder
+
+
+def small(folder: Path) -> Path:
+    """A project on made media, its trainings of a few steps."""
+    tiny_project(folder)
     params = yaml.safe_load((folder / "params.yaml").read_text())
     tiny = {
         "pretrain": {"autoencoder": TINY_AUTOENCODER, "syncnet": TINY_SYNC, "head": TINY_HEAD},
@@ -58,7 +78,6 @@ def project(tmp_path_factory) -> Path:
         params["evaluate"][name] |= {"sampler": own, "steps": 2, "against": [against], "batch_size": 2}
     params["render"]["mesh_size"] = 128
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    run(folder, sys.executable, "-m", "flows.cli", "reproduce")
     return folder
 
 
@@ -126,7 +145,13 @@ def test_a_mesh_moves_beside_the_real_one(project):
         assert film.streams.audio
 
 
-def test_a_person_is_rendered_whole_with_the_sound(project):
+@pytest.mark.slow
+def test_all_four_systems_side_by_side(whole_project):
+    project = whole_project
+    assert ran(project) == set(), "what talkingface reproduce made is what dvc repro would have"
+    for system in ("video_editing", "difftalk", "diffspeaker", "geneface"):
+        assert list((project / "data/renders" / system).glob("*.mp4"))
+        assert (project / "data/published" / system).exists()
     (generated,) = ShardSet(project / "data/generated/geneface").clips()
     assert npy_array(generated.members["generated.npy"]).shape == (25, 128, 128, 3)
     metrics = json.loads((project / "data/evaluation/geneface/metrics.json").read_text())
@@ -147,7 +172,7 @@ def test_dvc_shows_metrics_plots_and_differences(project):
     assert scores["baselines"]["copy_identity_frame"]["psnr_mask"] > 10
     plots = json.loads(run(project, "dvc", "plots", "show", "--json").stdout)
     assert {f"{what} of {system}" for what in ("loss", "samplers") for system in SYSTEMS} <= set(plots["data"])
-    assert not plots.get("errors")
+    assert not [error for error in plots.get("errors", []) if any(system in str(error) for system in SYSTEMS)]
     assert "train@video_editing" in run(project, "dvc", "dag", "--md").stdout
 
 

@@ -66,6 +66,7 @@ def test_a_killed_training_goes_on_from_its_last_state(job, tmp_path):
     assert {**again, "seconds": 0} == {**summary, "seconds": 0}
 
 
+@pytest.mark.slow
 def test_a_second_training_of_the_same_seed_learns_the_same(job, tmp_path):
     assert start(job).wait(120) == 0
     first = [row.get("train_loss") for row in read_progress(tmp_path / "work/progress.jsonl")]

@@ -140,7 +140,7 @@ def test_each_refusal_is_one_sentence(place):
     assert "train the system" in told
 
 
-@pytest.mark.parametrize("painter, batch_size", [(generate.Painter, 1), (Mirror, 7)])
+@pytest.mark.parametrize("painter, batch_size", [pytest.param(generate.Painter, 1, marks=pytest.mark.slow), (Mirror, 7)])
 def test_a_broken_off_run_goes_on_where_it_was(place, monkeypatch, painter, batch_size):
     change_params(place, evaluate={"video_editing": SAMPLING | {"batch_size": batch_size}})
     monkeypatch.setattr(painting, "KEPT_FRAMES", 10)
