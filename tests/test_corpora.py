@@ -200,6 +200,7 @@ def test_lrs3(folder):
     assert found["words"] == [{"word": "TESTED", "start": 0.4, "end": 0.9}]
 
 
+@pytest.mark.slow
 def test_person(folder):
     """A film of one's own, beside a file that is none and has a line break in its name."""
     raw = folder / "data/raw/person"

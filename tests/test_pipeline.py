@@ -236,8 +236,6 @@ def test_the_trained_face_says_a_sound_of_one_s_own(project):
     assert np.load(project / "said.npy").shape == (100, 478, 3)
     for words, message in (
         (("other.npy", "--like", "nobody/0"), "no clip nobody/0"),
-        (("other.avi",), "no format '.avi'"),
-        (("other.npy", "--style", "Bob"), "no style Bob"),
         (("other.npy", "--system", "video_editing"), "does not move a mesh"),
     ):
         refused = run(project, *speak, *words, check=False)
@@ -257,7 +255,7 @@ def test_training_killed_at_any_moment_resumes_its_own_run(project):
         "corpus": "sample",
         "source": "shards",
         "preset": "sample",
-        "overrides": TINY | {"steps": 80, "val_every": 5},
+        "overrides": TINY | {"steps": 40, "val_every": 5},
     }
     change_params(project, systems={"video_editing": video_editing})
     command = [sys.executable, "-m", "flows.train", "video_editing"]
@@ -284,6 +282,6 @@ def test_training_killed_at_any_moment_resumes_its_own_run(project):
     done = run(project, *command)
     assert json.loads((project / "data/training/video_editing/run.json").read_text())["run_id"] == run_id, done.stderr
     steps = [point.step for point in client(project).get_metric_history(run_id, "train_loss")]
-    assert max(steps) == 79
-    assert steps == list(range(min(steps), 80)), "each step once: what was logged before the kill is not logged again"
+    assert max(steps) == 39
+    assert steps == list(range(min(steps), 40)), "each step once: what was logged before the kill is not logged again"
     assert not folder.exists()

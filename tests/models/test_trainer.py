@@ -35,6 +35,7 @@ def start(job: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(words, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on_from_its_last_state(job, tmp_path):
     progress = tmp_path / "work/progress.jsonl"
     first = start(job)

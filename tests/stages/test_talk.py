@@ -4,6 +4,7 @@ import shutil
 import weakref
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,7 @@ def made(tmp_path_factory) -> Path:
         for network in (torso, head):
             for weights in network.parameters():
                 weights.data *= 3  # so that pose and motion show
+        motion.decoder.up.weight.data *= 30  # and so does what is drawn
         write_checkpoint(Path("motion"), motion, HEARS, "# untrained\n")
         write_checkpoint(Path("postnet"), voices.randomised(KNOWING), KNOWING, "# untrained\n", {MOTION: Path("motion")})
         write_checkpoint(Path("head"), head, head.config, "# untrained\n")
@@ -111,7 +113,8 @@ def test_the_head_moves_in_a_loop_and_stands_still_if_told_so(place):
 def test_seed_eyes_source_and_clip_are_those_asked_for(place):
     asked = ["--like", "person/clip00"], ["--no-blink"], ["--source", "generic"], ["--seed", "1"], ["--like", "person/clip03"]
     films = [said(*options) for options in asked]
-    assert len(set(films)) == len(asked)
+    alike = [(one, other) for one, other in combinations(range(len(asked)), 2) if films[one] == films[other]]
+    assert not alike
     assert films[0] == said(), "the first that was trained on"
 
 
