@@ -226,6 +226,7 @@ def test_a_second_repro_does_nothing_and_where_finds_everything(project):
         assert (project / path).exists()
 
 
+@pytest.mark.slow
 def test_the_trained_face_says_a_sound_of_one_s_own(project):
     speak = (sys.executable, "-m", "flows.cli", "speak", "data/raw/sample/talker.mp4")
     assert "synthetic" in run(project, *speak, "said.mp4").stdout
