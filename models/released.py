@@ -26,6 +26,43 @@ def read_released(file: Path) -> Any:
         ) from error
 
 
+def read_tasks(file: Path) -> dict[str, Tensor]:
+    """A file of GeneFace's trainings: its tensors by their whole names, such as `model.…` and `syncnet_task.model.…`.
+
+    Raises NotTheRelease. That release writes a dictionary of dictionaries, one for each network, and reads flat ones too: so does
+    this.
+    """
+    content = read_released(file)
+    state = content.get("state_dict") if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not state:
+        raise NotTheRelease(f"{file} has no state_dict: the checkpoints of the release's trainings have one")
+    flat: dict[str, Tensor] = {}
+    for name, value in state.items():
+        flat |= {f"{name}.{inner}": tensor for inner, tensor in value.items()} if isinstance(value, dict) else {name: value}
+    if odd := [name for name, value in flat.items() if not isinstance(name, str) or not isinstance(value, Tensor)]:
+        raise NotTheRelease(f"{file} has {', '.join(map(str, odd[:3]))} where tensors should be: it is of another training")
+    return flat
+
+
+def read_model(file: Path) -> dict[str, Tensor]:
+    """Likewise, of the one network `model` alone, by its tensors' names in it. Raises NotTheRelease."""
+    content = read_released(file)
+    state = content.get("state_dict") if isinstance(content, dict) else None
+    if not isinstance(state, dict):
+        raise NotTheRelease(f"{file} has no state_dict: the checkpoints of the release's trainings have one")
+    found = state.get("model")
+    if not isinstance(found, dict):  # not a dictionary for each network, but all in one
+        found = {str(name).removeprefix("model."): value for name, value in state.items()}
+    if odd := [str(name) for name, value in found.items() if not isinstance(value, Tensor)]:
+        raise NotTheRelease(f"{file} has {', '.join(odd[:3])} where tensors should be: it is of another training")
+    return found
+
+
+def below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those whose names begin so, without that."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
 def check_tensors(file: Path, expected: Mapping[str, tuple[int, ...]], found: Mapping[str, Tensor]) -> None:
     """Raises NotTheRelease, with every tensor that is missing, too many, or of another shape than expected."""
     lines = [f"lacks {name} {expected[name]}" for name in sorted(expected.keys() - found.keys())]

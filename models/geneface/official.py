@@ -31,9 +31,8 @@ from models.geneface.network import GridTorso, Torso, build
 from models.head import official as head
 from models.head.config import PRESETS as HEADS
 from models.head.config import Config as HeadConfig
-from models.motion.official import below, read_tasks
 from models.postnet import generate as postnet
-from models.released import NotTheRelease, check_tensors
+from models.released import NotTheRelease, below, check_tensors, read_tasks
 
 MODEL, HEAD_MODEL = "model.", "head_model."  # networks of the file; the grid form has torso and head in the first
 OF_TORSO = re.compile(r"model\.(torso_|density_grid_torso$|head_color_weights_encoder\.)")  # in the grid form

@@ -18,7 +18,7 @@ from torch import Tensor
 from models.checkpoint import write_checkpoint
 from models.head.config import Config, Form
 from models.head.network import GridHead, Head, build
-from models.released import NotTheRelease, check_tensors, read_released
+from models.released import NotTheRelease, check_tensors, read_model
 
 MODEL = "model"  # the head, among what the release trains
 PERSON = {"mean_X", "std_X"}  # not in the file
@@ -97,20 +97,6 @@ def read_official(file: Path, config: Config) -> Head:
     if isinstance(head, GridHead):
         head.occupancy.take_release(found["density_grid"], found["density_bitfield"])
     return head.eval()
-
-
-def read_model(file: Path) -> dict[str, Tensor]:
-    """The head's tensors, by the release's names, of a file of either of its layouts. Raises NotTheRelease."""
-    content = read_released(file)
-    state = content.get("state_dict") if isinstance(content, dict) else None
-    if not isinstance(state, dict):
-        raise NotTheRelease(f"{file} has no state_dict: the checkpoints of the release's trainings have one")
-    found = state.get(MODEL)
-    if not isinstance(found, dict):  # not a dictionary for each network, but all in one
-        found = {str(name).removeprefix(f"{MODEL}."): value for name, value in state.items()}
-    if odd := [str(name) for name, value in found.items() if not isinstance(value, Tensor)]:
-        raise NotTheRelease(f"{file} has {', '.join(odd[:3])} where tensors should be: it is of another training")
-    return found
 
 
 def convert(file: Path, config: Config, folder: Path) -> None:

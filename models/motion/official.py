@@ -7,17 +7,15 @@ All of its 219 tensors are taken, and the sync expert that it was trained with, 
 
 import re
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from torch import Tensor
 
 from models.checkpoint import write_checkpoint
 from models.motion.config import SYNCNET, Config
 from models.motion.network import MotionVAE
-from models.released import NotTheRelease, check_tensors, read_released
+from models.released import NotTheRelease, below, check_tensors, read_tasks
 from models.syncnet import official as syncnet
 from models.syncnet.config import PRESETS as EXPERTS
 from models.syncnet.config import Config as ExpertConfig
@@ -51,28 +49,6 @@ def release_name(name: str) -> str:
     for ours, theirs in NAMES:
         name = re.sub(ours, theirs, name)
     return COUPLING.sub(lambda coupling: f"vae.prior_flow.flows.{2 * int(coupling[1])}", name)
-
-
-def read_tasks(file: Path) -> dict[str, Tensor]:
-    """The file's tensors by their whole names, `model.…` and `syncnet_task.model.…`. Raises NotTheRelease.
-
-    The release writes a dictionary of dictionaries, one for each network, and reads flat ones too: so does this.
-    """
-    content = read_released(file)
-    state = content.get("state_dict") if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not state:
-        raise NotTheRelease(f"{file} has no state_dict: the checkpoints of the release's trainings have one")
-    flat: dict[str, Tensor] = {}
-    for name, value in state.items():
-        flat |= {f"{name}.{inner}": tensor for inner, tensor in value.items()} if isinstance(value, dict) else {name: value}
-    if odd := [name for name, value in flat.items() if not isinstance(name, str) or not isinstance(value, Tensor)]:
-        raise NotTheRelease(f"{file} has {', '.join(map(str, odd[:3]))} where tensors should be: it is of another training")
-    return flat
-
-
-def below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Those whose names begin so, without that."""
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def read_official(file: Path, config: Config, of_expert: ExpertConfig) -> tuple[MotionVAE, SyncNet]:

@@ -19,11 +19,10 @@ from models.checkpoint import write_checkpoint
 from models.motion import official as motion
 from models.motion.config import PRESETS as GENERATORS
 from models.motion.config import Config as MotionConfig
-from models.motion.official import below, read_tasks
 from models.postnet.config import Config
 from models.postnet.examples import MOTION
 from models.postnet.network import FrameDiscriminator, PostNet
-from models.released import NotTheRelease, check_tensors
+from models.released import NotTheRelease, below, check_tensors, read_tasks
 from models.syncnet.config import PRESETS as EXPERTS
 from models.syncnet.config import Config as ExpertConfig
 

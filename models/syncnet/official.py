@@ -12,11 +12,9 @@ import torch
 from torch import Tensor
 
 from models.checkpoint import write_checkpoint
-from models.released import NotTheRelease, check_tensors, read_released
+from models.released import check_tensors, read_model
 from models.syncnet.config import Config
 from models.syncnet.network import SyncNet
-
-MODEL = "model"  # the network, among what the release trains
 
 # Our names to the release's, each rule on what the one before it left.
 NAMES = (
@@ -36,20 +34,11 @@ def release_name(name: str) -> str:
 
 def read_official(file: Path, config: Config) -> SyncNet:
     """The network with the file's weights, every tensor accounted for. Raises NotTheRelease, with all differences."""
-    content = read_released(file)
-    state = content.get("state_dict") if isinstance(content, dict) else None
-    if not isinstance(state, dict):
-        raise NotTheRelease(f"{file} has no state_dict: the checkpoints of the release's trainings have one")
-    nested = state.get(MODEL)
-    if isinstance(nested, dict):
-        return with_weights(file, config, nested)
-    return with_weights(file, config, {name.removeprefix(f"{MODEL}."): tensor for name, tensor in state.items()})
+    return with_weights(file, config, read_model(file))
 
 
 def with_weights(file: Path, config: Config, found: Mapping[str, Tensor]) -> SyncNet:
     """The network with these weights of the file, by the release's names. Raises NotTheRelease, with all differences."""
-    if odd := [name for name, value in found.items() if not isinstance(value, Tensor)]:
-        raise NotTheRelease(f"{file} has {', '.join(map(str, odd[:3]))} where tensors should be: it is of another training")
     with torch.device("meta"):
         ours = {name: tuple(tensor.shape) for name, tensor in SyncNet(config).state_dict().items()}
     check_tensors(file, {release_name(name): shape for name, shape in ours.items()}, found)
