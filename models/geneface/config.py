@@ -21,7 +21,10 @@ class Config:
     position_octaves: int  # of a pixel's encoding, in the grid form (release: 10)
     pose_octaves: int  # of the head's pose (release: 4 in the grid form, 6 in the other)
     frame_width: int  # numbers of each training frame's own code, in the grid form (release: 8)
-    frames: int  # training frames with a code of their own; later ones share them, one after another (release: 13000)
+    frames: int  # codes of training frames; when they are used up, they begin anew (release: 13000)
+    # Training frames, one after another, that share a code (release: 1). With many, what moves quickly is left to the pose, which
+    # is known of other films too; the code tells what drifts.
+    frames_per_code: int
     deform_hidden: int  # width of the network that moves pixels (release: 64)
     color_hidden: int  # width of the one that colours them (release: 32)
     levels: int  # of the grid (release: 16)
@@ -67,6 +70,7 @@ class Config:
             (self.image_size > 1, "image_size must be above 1"),
             (min(self.position_octaves, self.pose_octaves) >= 0, "octaves must be at least 0"),
             (min(self.frame_width, self.frames) > 0, "frame_width and frames must be above 0"),
+            (self.frames_per_code > 0, "frames_per_code must be above 0"),
             (min(self.levels, self.level_features, self.log2_rows) > 0, "levels, level_features and log2_rows must be above 0"),
             (min(self.deform_hidden, self.color_hidden) > 0, "deform_hidden and color_hidden must be above 0"),
             (1 < self.coarsest <= self.finest, "coarsest must be above 1 and at most finest"),
@@ -100,6 +104,7 @@ MAY = Config(  # one person's minutes, as the release's example of that name: 10
     pose_octaves=4,
     frame_width=8,
     frames=13_000,
+    frames_per_code=1,
     deform_hidden=64,
     color_hidden=32,
     levels=16,
@@ -144,6 +149,7 @@ SAMPLE = replace(
     color_hidden=64,
     position_octaves=6,
     frames=1000,
+    frames_per_code=50,
     audio_width=288,
     audio_std=0.53,
     near=0.5,

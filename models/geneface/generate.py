@@ -142,5 +142,5 @@ def paint(
     heads_T = heads.painted(person.head, motion_TX, pose_T44, camera, [nothing] * len(motion_TX))
     for head, vector_6, sound in zip(heads_T, vector_T6, sound_T, strict=True):
         head_N4 = torch.cat([head.color, head.opacity[..., None]], dim=-1).flatten(0, 1)
-        painted_N3 = picture(torso, Seen(place_N2, vector_6, head_N4, behind_N3, 0, seen_by_first, sound))
+        painted_N3 = picture(torso, Seen(place_N2, vector_6, head_N4, behind_N3, int(torso.stand_in), seen_by_first, sound))
         yield (255 * painted_N3).round().clamp(0, 255).to(torch.uint8).reshape(size, size, 3).cpu().numpy()

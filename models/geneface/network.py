@@ -105,12 +105,14 @@ class Torso(nn.Module, ABC):
     in_front: bool
     background: Tensor  # (S, S, 3) uint8
     first_pose: Tensor  # (4, 4) camera from head, of the first frame
+    stand_in: Tensor  # () int64, number of the training frame whose code stands in for that of frames of other films
 
     def __init__(self, config: Config):
         super().__init__()
         self.config = config
         self.register_buffer("background", torch.zeros(config.image_size, config.image_size, 3, dtype=torch.uint8))
         self.register_buffer("first_pose", torch.eye(4))
+        self.register_buffer("stand_in", torch.tensor(0))
 
     @abstractmethod
     def forward(self, seen: Seen, generator: torch.Generator | None) -> Layer:
@@ -142,7 +144,7 @@ class GridTorso(Torso):
         place_N2 = SHRUNK * seen.place
         pose_6 = frequencies(seen.pose[None], self.config.pose_octaves)
         known = [frequencies(place_N2, self.config.position_octaves), pose_6.expand(len(place_N2), -1)]
-        known.append(self.frames[seen.frame % len(self.frames)].expand(len(place_N2), -1))
+        known.append(self.frames[seen.frame // self.config.frames_per_code % len(self.frames)].expand(len(place_N2), -1))
         if self.config.head_aware:
             shown = generator is None or bool(drawn((), place_N2, generator) < self.config.head_seen)
             known.append(self.head_encoder(seen.head if shown else torch.zeros_like(seen.head)))

@@ -30,12 +30,13 @@ def build(config: Config, given: Given) -> "PaintedTorso":
     Raises BadCheckpoint, WrongConfig for a head that paints pictures of another size, and ValueError for unfit clips.
     """
     Below.of(config, given.train)
-    torso, backgrounds, first_poses = build_torso(config), [], []
+    torso, backgrounds, poses = build_torso(config), [], []
     for clip in ShardSet(given.train).clips():
         backgrounds.append(background_of(clip, config.image_size))
-        first_poses.append(npy_array(clip.members["pose.npy"])[0])
+        poses.append(npy_array(clip.members["pose.npy"]))
     torso.background.copy_(torch.from_numpy(np.median(backgrounds, axis=0).round().astype(np.uint8)))
-    torso.first_pose.copy_(torch.from_numpy(first_poses[0]))
+    torso.first_pose.copy_(torch.from_numpy(poses[0][0]))
+    torso.stand_in.fill_(sum(map(len, poses)) - 1)  # a torso drifts, and other films come later
     return PaintedTorso(torso, {name: given.train.parent / name for name in (HEAD, POSTNET)})
 
 
@@ -106,7 +107,7 @@ class PaintedTorso(LightningModule):
         """The mean squared error of the whole picture, at every fourth pixel of every fourth row."""
         example, size = Example(*(tensor[0] for tensor in batch)), self.network.config.image_size
         chosen_N = torch.arange(size * size, device=self.device).view(size, size)[::4, ::4].flatten()
-        seen = seen_at(self.network, example, chosen_N)
+        seen = seen_at(self.network, example, chosen_N)._replace(frame=int(self.network.stand_in))
         error = (picture(self.network, seen) - example.image.flatten(0, 1)[chosen_N] / 255).square().mean()
         self.log("val_loss", error, batch_size=1, sync_dist=True)
 

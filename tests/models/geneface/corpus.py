@@ -24,6 +24,7 @@ CONFIG = replace(
     image_size=SIDE,
     position_octaves=4,
     frames=40,
+    frames_per_code=1,
     audio_width=WIDTH,
     audio_std=1.0,
     levels=4,

@@ -182,6 +182,13 @@ def test_each_frame_of_training_has_a_code_and_further_ones_share_them():
     assert torch.equal(own, shared) and not torch.equal(own, other)
 
 
+def test_frames_one_after_another_may_share_a_code():
+    torso = lively(replace(CONFIG, frames_per_code=3))
+    with torch.no_grad():
+        shown = [torso(made_seen(torso, frame), None).opacity for frame in (3, 5, 6)]
+    assert torch.equal(shown[0], shown[1]) and not torch.equal(shown[1], shown[2])
+
+
 def test_a_torso_that_is_not_aware_of_the_head_does_not_see_it():
     torso = lively(CONFIG)
     seen = made_seen(torso)

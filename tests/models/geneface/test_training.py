@@ -8,7 +8,7 @@ from lightning import Trainer
 from torch.utils.data import DataLoader, IterableDataset
 
 from data.shardset import Clip, npy_array
-from models.geneface.examples import Below, loaders
+from models.geneface.examples import Below, Example, loaders
 from models.geneface.generate import load
 from models.geneface.network import build as build_network
 from models.geneface.network import composed
@@ -49,6 +49,18 @@ def test_what_a_pixel_is_painted_from(given):
     assert seen.place[0].tolist() == pytest.approx([2 * 20 / 31 - 1, 2 * 7 / 31 - 1]) and seen.frame == 3
     assert torch.equal(seen.head[0], example.head[20, 7] / 255) and torch.equal(seen.behind[0], example.background[20, 7] / 255)
     assert (seen.rays, seen.sound) == (None, None)
+
+
+def test_other_films_have_the_code_of_the_last_training_frame(given, monkeypatch):
+    """Where the torso has drifted to by the end of the film, after which a held-out stretch begins."""
+    training = build(CONFIG, given)
+    assert training.network.stand_in == 8  # of five frames and four
+    shown = []
+    monkeypatch.setattr(training, "log", lambda *_, **__: None)
+    forward = training.network.forward
+    monkeypatch.setattr(training.network, "forward", lambda seen, generator: shown.append(seen.frame) or forward(seen, generator))
+    training.validation_step(Example(*(tensor[None] for tensor in example_of(CONFIG, given))), 0)
+    assert set(shown) == {8}
 
 
 def test_the_rays_of_the_mlp_form_are_the_first_frame_s_camera_s(given):
