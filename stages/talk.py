@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
+import yaml
 
 from data.files import atomic_file
 from data.media import audio
@@ -43,6 +44,11 @@ def talk(sound: Path, out: Path, pose: str, like: str | None, source: str, blink
     corpus, checkpoint = system_params(SYSTEM).corpus, output("checkpoints", SYSTEM)
     if not checkpoint.exists():
         raise CannotSpeak(f"there is no {checkpoint}: train a person first, by `talkingface person VIDEO`")
+    if (learnt := learnt_corpus(corpus)) != corpus:
+        raise CannotSpeak(
+            f"{checkpoint} has learnt {learnt}, and params.yaml says {corpus}: learn that by `dvc repro train@{SYSTEM}`, or by "
+            "`talkingface person` with its film"
+        )
     clip = training_clip(corpus, like)
     samples = audio.samples_at(sound, SOUND_RATE)
     if not len(samples):
@@ -86,6 +92,15 @@ def check(sound: Path, out: Path, pose: str, source: str) -> None:
     for name, value, kinds in (("pose", pose, get_args(PosePath)), ("source", source, get_args(Source))):
         if value not in kinds:
             raise CannotSpeak(f"--{name} {value}: it is one of {', '.join(kinds)}")
+
+
+def learnt_corpus(asked: str) -> str:
+    """The corpus that the checkpoint was trained on, as DVC's record says; `asked` if it was not trained by DVC here."""
+    lock = Path("dvc.lock")
+    stages = yaml.safe_load(lock.read_text())["stages"] if lock.exists() else {}
+    if f"train@{SYSTEM}" not in stages:
+        return asked
+    return stages[f"train@{SYSTEM}"]["params"]["params.yaml"][f"systems.{SYSTEM}"]["corpus"]
 
 
 def training_clip(corpus: str, key: str | None) -> Clip:

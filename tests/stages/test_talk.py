@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from typer.testing import CliRunner
 
 from data.media.audio import samples_at, wav_bytes
@@ -181,6 +182,21 @@ def test_without_a_trained_person_the_next_step_is_told(place, tmp_path, monkeyp
         shutil.copy(place / name, tmp_path)
     code, told = command("voice.wav", "out.mp4")
     assert (code, "talkingface person VIDEO" in told) == (1, True)
+
+
+def test_a_person_who_is_not_learnt_yet_does_not_borrow_anothers_head(place):
+    """As after `talkingface person anna.mp4 --no-train`: params.yaml names anna, the checkpoint is still of the one before."""
+
+    def learnt(corpus: str) -> None:
+        section = {"systems.geneface": {"corpus": corpus, "source": "heads"}}
+        (place / "dvc.lock").write_text(yaml.safe_dump({"stages": {"train@geneface": {"params": {"params.yaml": section}}}}))
+
+    learnt("anna")
+    code, told = command("voice.wav", "out.mp4")
+    assert (code, "geneface has learnt anna, and params.yaml says webcam" in told) == (1, True)
+    assert not (place / "out.mp4").exists()
+    learnt("webcam")
+    assert command("voice.wav", "out.mp4")[0] == 0
 
 
 def test_the_shut_eyes_of_a_checkpoint_that_knows_none_are_not_made_up(place, tmp_path, monkeypatch):
