@@ -1,7 +1,8 @@
 """`python -m flows.train SYSTEM`: the command of DVC's train stages, a Prefect flow that needs no server.
 
 The trainer is a process of its own, so that it can be `torchrun`, can die alone, and needs neither Prefect nor MLflow; this
-flow hands it a job, carries its progress to MLflow and, started again after a crash, goes on with the same run.
+flow hands it a job, carries its progress to MLflow and, started again after a crash, goes on with the same run. One that failed
+is FAILED in MLflow too, with the reason in its tag `failure`; its last good state stays where it was.
 """
 
 import csv
@@ -19,21 +20,40 @@ from functools import partial
 from pathlib import Path
 
 import mlflow
+import torch
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from data.files import in_place
 from flows.server import prefect_api
 from flows.tracking import Curves, dvc_hash, training_run
-from models.trainer import Job, read_progress
+from models.trainer import FAILURE, PROGRESS, SUMMARY, Job, read_progress
 from stages.engine import code_version, die_with
 from stages.params import output, trained_params, work
 
 POLL_SECONDS = 2.0
+TAG = 5000  # characters that MLflow admits in a tag
 
 
 class TrainingFailed(RuntimeError):
-    """The trainer ended with an error; its last words are in the message."""
+    """The trainer ended with an error: the reason it gave, or its last words."""
+
+
+def trainer_command(job: Path) -> list[str]:
+    """One process for each GPU that CUDA_VISIBLE_DEVICES leaves visible; one without any, or with one."""
+    gpus = torch.cuda.device_count()
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={gpus}"] if gpus > 1 else []
+    return [sys.executable, *torchrun, "-m", "models.trainer", str(job)]
+
+
+def reason_of(code: int, folder: Path, log: Path) -> str:
+    """Why the trainer that worked in `folder` ended with `code`."""
+    if (folder / FAILURE).exists():
+        return (folder / FAILURE).read_text()
+    last = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+    if code == -signal.SIGKILL:
+        last = f"it was killed, as the system does when memory runs out; started again, it goes on from its last state\n{last}"
+    return f"the trainer ended with {code}; {log} says:\n{last}"
 
 
 def progress_rows(path: Path, trainer: subprocess.Popen[bytes]) -> Iterator[list[dict[str, float]]]:
@@ -60,7 +80,7 @@ def run_trainer(job: Path, folder: Path, run_id: str) -> None:
     log = folder / "trainer.log"
     with log.open("ab") as words:
         trainer = subprocess.Popen(
-            [sys.executable, "-m", "models.trainer", str(job)],
+            trainer_command(job),
             stdout=words,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -68,7 +88,7 @@ def run_trainer(job: Path, folder: Path, run_id: str) -> None:
         )
     curves = Curves(run_id)
     try:
-        for rows in progress_rows(folder / "progress.jsonl", trainer):
+        for rows in progress_rows(folder / PROGRESS, trainer):
             curves.log(rows)
             logger.info(
                 "step %d: %s",
@@ -80,8 +100,7 @@ def run_trainer(job: Path, folder: Path, run_id: str) -> None:
             os.killpg(trainer.pid, signal.SIGKILL)
             trainer.wait()
     if trainer.returncode:
-        last = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-        raise TrainingFailed(f"the trainer ended with {trainer.returncode}; {log} says:\n{last}")
+        raise TrainingFailed(reason_of(trainer.returncode, folder, log))
 
 
 @flow(name="train", flow_run_name="train-{system}")
@@ -109,10 +128,16 @@ def train(system: str) -> None:
 
     described = job.config | {"preset": params.preset, "corpus": params.corpus}
     with training_run(system, folder / "run.json", described, str(shards)) as run_id:
-        run_trainer(folder / "job.json", folder, run_id)
-        rows = read_progress(folder / "progress.jsonl")
+        try:
+            run_trainer(folder / "job.json", folder, run_id)
+        except TrainingFailed as error:
+            mlflow.set_tag("failure", str(error)[:TAG])
+            raise
+        if "failure" in mlflow.get_run(run_id).data.tags:  # of an attempt before this one
+            mlflow.delete_tag("failure")
+        rows = read_progress(folder / PROGRESS)
         with in_place(output("training", system)) as out:
-            summary = json.loads((folder / "summary.json").read_text())
+            summary = json.loads((folder / SUMMARY).read_text())
             (out / "metrics.json").write_text(json.dumps(summary, indent=2) + "\n")
             with (out / "curve.csv").open("w", newline="") as file:
                 writer = csv.DictWriter(file, ["step", "train_loss", "val_loss"], extrasaction="ignore")

@@ -12,3 +12,4 @@ class Given:
     train: Path  # shard set
     val: Path  # shard set
     beside: Mapping[str, Path] = field(default_factory=dict)  # by name: checkpoints that it stands on, and further shard sets
+    step: int = 0  # that it goes on from

@@ -11,7 +11,7 @@ from data.media.video import decode_frames
 from data.shardset import Clip, ShardSet
 from models.autoencoder.config import Config
 from models.given import Given
-from models.streaming import DrawnExamples
+from models.streaming import DrawnExamples, spread, training_loader
 
 
 def decode_clip(clip: Clip, config: Config) -> np.ndarray:
@@ -54,7 +54,7 @@ def validation_examples(shards: Path, config: Config) -> list[Tensor]:
     for clip in ShardSet(shards).clips():
         frames = decode_clip(clip, config)
         y, x = ((length - config.crop) // 2 for length in frames.shape[1:3])
-        chosen = np.unique(np.linspace(0, len(frames) - 1, config.frames_per_clip).round().astype(int))
+        chosen = spread(range(len(frames)), config.frames_per_clip)
         examples += list(torch.from_numpy(frames[chosen, y : y + config.crop, x : x + config.crop]))
     return examples
 
@@ -62,11 +62,6 @@ def validation_examples(shards: Path, config: Config) -> list[Tensor]:
 def loaders(config: Config, given: Given) -> tuple[DataLoader, DataLoader]:
     """Batches of the two shard sets; the training ones have no end. Under torchrun each rank has its own."""
     return (
-        DataLoader(
-            TrainingExamples(given.train, config),
-            config.batch_size,
-            num_workers=config.loader_workers,
-            pin_memory=torch.cuda.is_available(),
-        ),
+        training_loader(TrainingExamples(given.train, config), config.batch_size, config.loader_workers, given.step),
         DataLoader(validation_examples(given.val, config), config.batch_size),  # type: ignore[arg-type]  # a list will do
     )

@@ -8,7 +8,7 @@ A clip is vertices.npy, template.npy and json beside mel.npy or speech.npy, or b
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import DataLoader, IterableDataset
 
 from data.media.audio import wav_samples
-from data.shardset import Clip, ShardSet, json_object, npy_array
+from data.shardset import Clip, json_object, npy_array
 from models.diffspeaker.config import Config
 from models.given import Given
-from models.streaming import endless_order, rank_and_ranks, stream
+from models.streaming import Endless, Share, endless_clips, filled, stream, training_loader
 
 SOUND_RATE = 16_000  # Hz, of the wav member and of the encoders
 ROWS_PER_SECOND = 50  # of the columns, and of what the encoders make of sound
@@ -159,20 +159,17 @@ def collate(examples: list[Example]) -> Batch:
     )
 
 
-class TrainingExamples(IterableDataset[Example]):
+class TrainingExamples(Endless[Example]):
     """Examples without end, each clip as often as any other.
 
     If the whole set fits into `config.buffer_clips`, each clip is read once and every time round has an order of its own;
-    otherwise clips stream through a buffer of that many, and a random one leaves when the next arrives. Shards are divided
-    over ranks and loader processes, anew each time round; where there are too few, some processes share one. The order depends
-    on `config.seed`, the rank and the number of processes alone. Raises DamagedShard, UnknownSpeaker, ValueError.
+    otherwise each next so many clips are shuffled. Shards are divided over ranks and loader processes, anew each time round;
+    where there are too few, some processes share one. The order depends on `config.seed`, the rank and the number of processes
+    alone. Raises DamagedShard, UnknownSpeaker, ValueError.
     """
 
-    def __init__(self, shards: Path, config: Config, rank: int = 0, ranks: int = 1):
-        self.shards = ShardSet(shards)
-        self.config, self.rank, self.ranks = config, rank, ranks
-        if not self.shards.keys:
-            raise ValueError(f"{shards} holds no clip: see left_out in its index.json for the reasons")
+    def __init__(self, shards: Path, config: Config):
+        self.shards, self.config = filled(shards), config
         found = sorted({speaker_of(key) for key in self.shards.keys})
         if config.speakers and (unknown := [speaker for speaker in found if speaker not in config.speakers]):
             raise UnknownSpeaker(
@@ -180,24 +177,26 @@ class TrainingExamples(IterableDataset[Example]):
                 f"set speakers in the system's overrides, to [{', '.join(found)}] or to [] for one style for everybody"
             )
 
-    def __iter__(self) -> Iterator[Example]:
-        worker = get_worker_info()
-        index, workers = (worker.id, worker.num_workers) if worker else (0, 1)
-        share, shares = self.rank * workers + index, self.ranks * workers
-        random = np.random.default_rng((self.config.seed, share))
+    def examples(self, share: Share, first: int) -> Iterator[Example]:
+        size = min(len(self.shards.keys), self.config.buffer_clips)
+        first_round, drawn = divmod(first, size)
+        rounds = (
+            self._round(clips, np.random.default_rng((self.config.seed, share.number, number)))
+            for number, clips in enumerate(self._in_memory(share, first_round, size), first_round)
+        )
+        return islice(chain.from_iterable(rounds), drawn, None)
 
-        if len(self.shards.keys) <= self.config.buffer_clips:
-            clips = list(self.clips())
-            while True:
-                for chosen in random.permutation(len(clips)):
-                    yield clips[chosen].training_example(self.config, random)
-        entries = endless_order(self.shards, self.config.seed, share, shares)
-        arriving = (decode_clip(clip, self.config) for clip in stream(self.shards, entries))
-        buffer = list(islice(arriving, self.config.buffer_clips))
-        for arrived in arriving:
-            chosen = random.integers(len(buffer))
-            yield buffer[chosen].training_example(self.config, random)
-            buffer[chosen] = arrived
+    def _in_memory(self, share: Share, first: int, size: int) -> Iterator[list[DecodedClip]]:
+        """The clips of each round from number `first` on."""
+        if len(self.shards.keys) == size:
+            yield from repeat(list(self.clips()))
+        arriving = endless_clips(self.shards, self.config.seed, share, first * size)
+        while True:
+            yield [decode_clip(clip, self.config) for clip in islice(arriving, size)]
+
+    def _round(self, clips: list[DecodedClip], random: np.random.Generator) -> Iterator[Example]:
+        for chosen in random.permutation(len(clips)):
+            yield clips[chosen].training_example(self.config, random)
 
     def clips(self) -> Iterator[DecodedClip]:
         """Every clip once, in the order of the keys."""
@@ -217,15 +216,8 @@ class TrainingExamples(IterableDataset[Example]):
 
 def loaders(config: Config, given: Given) -> tuple[DataLoader, DataLoader]:
     """Batches of the two shard sets; the training ones have no end. Under torchrun each rank has its own."""
-    rank, ranks = rank_and_ranks()
     return (
-        DataLoader(
-            TrainingExamples(given.train, config, rank, ranks),
-            config.batch_size,
-            num_workers=config.loader_workers,
-            collate_fn=collate,
-            pin_memory=torch.cuda.is_available(),
-        ),
+        training_loader(TrainingExamples(given.train, config), config.batch_size, config.loader_workers, given.step, collate),
         DataLoader(ValidationExamples(given.val, config), config.batch_size, collate_fn=collate),
     )
 
@@ -234,9 +226,7 @@ class ValidationExamples(IterableDataset[Example]):
     """Every clip, whole, once each time round. A speaker of no style of his own has the mean of all."""
 
     def __init__(self, shards: Path, config: Config):
-        self.shards, self.config = ShardSet(shards), config
-        if not self.shards.keys:
-            raise ValueError(f"{shards} holds no clip: see left_out in its index.json for the reasons")
+        self.shards, self.config = filled(shards), config
 
     def __iter__(self) -> Iterator[Example]:
         for clip in self.shards.clips():

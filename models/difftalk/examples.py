@@ -21,7 +21,7 @@ from models.difftalk.config import Config
 from models.difftalk.network import FRAMES, HEARD, LANDMARKS, ROWS
 from models.given import Given
 from models.hearing import SILENCE, Audio, check_members, heard_rows
-from models.streaming import DrawnExamples
+from models.streaming import DrawnExamples, copied, spread, training_loader
 
 LATENTS, MASKED = "latents.npy", "masked_latents.npy"  # members that the stage `latents` adds
 AUTOENCODER = "autoencoder"  # folder beside train/ and val/
@@ -112,23 +112,13 @@ class TrainingExamples(DrawnExamples[EncodedClip, Example]):
 
 def validation_examples(shards: Path, config: Config) -> list[Example]:
     """`config.frames_per_clip` frames of every clip, evenly spread, each with frame 0 for reference: the same ones each time."""
-    examples = []
-    for clip in ShardSet(shards).clips():
-        encoded = read_clip(clip, config)
-        indices = np.linspace(0, len(encoded.latents) - 1, config.frames_per_clip).round().astype(int)
-        # Cloned, as a view would keep the whole clip in memory.
-        examples += [Example(*(tensor.clone() for tensor in encoded.example(index, 0))) for index in np.unique(indices)]
-    return examples
+    clips, number = (read_clip(clip, config) for clip in ShardSet(shards).clips()), config.frames_per_clip
+    return [copied(clip.example(index, 0)) for clip in clips for index in spread(range(len(clip.latents)), number)]
 
 
 def loaders(config: Config, given: Given) -> tuple[DataLoader, DataLoader]:
     """Batches of the two shard sets; the training ones have no end. Under torchrun each rank has its own."""
     return (
-        DataLoader(
-            TrainingExamples(given.train, config),
-            config.batch_size,
-            num_workers=config.loader_workers,
-            pin_memory=torch.cuda.is_available(),
-        ),
+        training_loader(TrainingExamples(given.train, config), config.batch_size, config.loader_workers, given.step),
         DataLoader(validation_examples(given.val, config), config.batch_size),  # type: ignore[arg-type]  # a list will do
     )

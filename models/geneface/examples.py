@@ -28,7 +28,7 @@ from models.head.examples import FilmedClip, Person, person_of, reduced
 from models.head.examples import decode_clip as decode_filmed
 from models.hearing import SILENCE, Audio, check_members, heard_rows
 from models.presets import WrongConfig
-from models.streaming import DrawnExamples
+from models.streaming import DrawnExamples, copied, spread, training_loader
 
 HEADS = "heads.npz"  # member that the stage `heads` adds: its `heads` are (T, S, S, 4) uint8, colour times opacity, opacity
 HEAD, POSTNET = "head", "postnet"  # folders of their checkpoints beside train/ and val/
@@ -138,24 +138,14 @@ class TrainingExamples(DrawnExamples[PaintedClip, Example]):
 
 def validation_examples(shards: Path, below: Below) -> list[Example]:
     """`config.frames_per_clip` frames of every clip, evenly spread: the same ones each time."""
-    examples = []
-    for clip in ShardSet(shards).clips():
-        painted = below.decode(clip)
-        indices = np.linspace(0, len(painted.heads) - 1, below.config.frames_per_clip).round().astype(int)
-        # Cloned, as a view would keep the whole clip in memory.
-        examples += [Example(*(tensor.clone() for tensor in painted.example(index))) for index in np.unique(indices)]
-    return examples
+    clips, number = (below.decode(clip) for clip in ShardSet(shards).clips()), below.config.frames_per_clip
+    return [copied(clip.example(index)) for clip in clips for index in spread(range(len(clip.heads)), number)]
 
 
 def loaders(config: Config, given: Given) -> tuple[DataLoader, DataLoader]:
     """Frames of the two sets; the training ones have no end. Under torchrun each rank has its own."""
     below = Below.of(config, given.train)
     return (
-        DataLoader(
-            TrainingExamples(given.train, below),
-            config.batch_size,
-            num_workers=config.loader_workers,
-            pin_memory=torch.cuda.is_available(),
-        ),
+        training_loader(TrainingExamples(given.train, below), config.batch_size, config.loader_workers, given.step),
         DataLoader(validation_examples(given.val, below), config.batch_size),  # type: ignore[arg-type]  # a list will do
     )

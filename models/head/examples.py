@@ -26,7 +26,7 @@ from models.given import Given
 from models.head.config import Config, Padding
 from models.hearing import check_members
 from models.landmarks import motion_of
-from models.streaming import DrawnExamples
+from models.streaming import DrawnExamples, copied, spread, training_loader
 
 MEMBERS = ("mp4", "landmarks.npy", "vertices.npy", "pose.npy", "camera.json", "background.png", "parsing.npz", "torso.npz")
 NPZ = {"torso": "torso.npz", "labels": "parsing.npz"}  # arrays of frames, and their members
@@ -264,24 +264,14 @@ class TrainingExamples(DrawnExamples[FilmedClip, Example]):
 
 def validation_examples(shards: Path, config: Config, person: Person) -> list[Example]:
     """`config.frames_per_clip` frames of every clip, evenly spread: the same ones each time."""
-    examples = []
-    for clip in ShardSet(shards).clips():
-        filmed = decode_clip(clip, config, person)
-        indices = np.linspace(0, len(filmed.images) - 1, config.frames_per_clip).round().astype(int)
-        # Cloned, as a view would keep the whole clip in memory.
-        examples += [Example(*(tensor.clone() for tensor in filmed.example(index))) for index in np.unique(indices)]
-    return examples
+    clips, number = (decode_clip(clip, config, person) for clip in ShardSet(shards).clips()), config.frames_per_clip
+    return [copied(clip.example(index)) for clip in clips for index in spread(range(len(clip.images)), number)]
 
 
 def loaders(config: Config, given: Given) -> tuple[DataLoader, DataLoader]:
     """Frames of the two shard sets; the training ones have no end. Under torchrun each rank has its own."""
     person = person_of(given.train)
     return (
-        DataLoader(
-            TrainingExamples(given.train, config, person),
-            config.batch_size,
-            num_workers=config.loader_workers,
-            pin_memory=torch.cuda.is_available(),
-        ),
+        training_loader(TrainingExamples(given.train, config, person), config.batch_size, config.loader_workers, given.step),
         DataLoader(validation_examples(given.val, config, person), config.batch_size),  # type: ignore[arg-type]  # a list will do
     )

@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from data.shardset import Clip, ShardSet
+from data.shardset import Clip
 from models.given import Given
 from models.hearing import SILENCE, Audio
 from models.landmarks import Utterance, read_utterance
 from models.motion.config import Config
 from models.motion.network import STRIDE
-from models.streaming import DrawnExamples
+from models.streaming import DrawnExamples, filled, training_loader
 
 
 class Batch(NamedTuple):
@@ -77,9 +77,7 @@ class ValidationUtterances(IterableDataset[Utterance]):
     """Every utterance, whole, once each time round. Raises as TrainingUtterances."""
 
     def __init__(self, shards: Path, audio: Audio, audio_width: int):
-        self.shards, self.audio, self.audio_width = ShardSet(shards), audio, audio_width
-        if not self.shards.keys:
-            raise ValueError(f"{shards} holds no clip: see left_out in its index.json for the reasons")
+        self.shards, self.audio, self.audio_width = filled(shards), audio, audio_width
 
     def __iter__(self) -> Iterator[Utterance]:
         return (read_utterance(clip, self.audio, self.audio_width) for clip in self.shards.clips())
@@ -88,13 +86,8 @@ class ValidationUtterances(IterableDataset[Utterance]):
 def loaders(config: Config, given: Given) -> tuple[DataLoader, DataLoader]:
     """Batches of the two shard sets; the training ones have no end. Under torchrun each rank has its own."""
     sound, padded = (config.audio, config.audio_width), partial(collate, silence=SILENCE[config.audio])
+    utterances = TrainingUtterances(given.train, *sound, config.crop_frames, config.seed, config.buffer_clips)
     return (
-        DataLoader(
-            TrainingUtterances(given.train, *sound, config.crop_frames, config.seed, config.buffer_clips),
-            config.batch_size,
-            num_workers=config.loader_workers,
-            collate_fn=padded,
-            pin_memory=torch.cuda.is_available(),
-        ),
+        training_loader(utterances, config.batch_size, config.loader_workers, given.step, padded),
         DataLoader(ValidationUtterances(given.val, *sound), config.batch_size, collate_fn=padded),
     )

@@ -107,15 +107,11 @@ class SpeechToMotion(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """The same noise and stretches every time, so that curves are smooth. `val_loss` is without the expert's, which joins."""
-        losses = self._validated(batch, batch_idx)
-        self.log_dict({f"val_{name}": loss for name, loss in losses.items()}, batch_size=len(batch.mask), sync_dist=True)
-
-    def _validated(self, batch: Batch, seed: int) -> dict[str, Tensor]:
-        generator = torch.Generator(self.device).manual_seed(seed)
+        generator = torch.Generator(self.device).manual_seed(batch_idx)
         made, losses = self._losses(batch, generator)
         losses["sync"] = self._sync_loss(batch, made.motion, generator)
         self.sync_sums.append(len(batch.mask) * torch.stack((losses["sync"], torch.ones_like(losses["sync"]))))
-        return losses
+        self.log_dict({f"val_{name}": loss for name, loss in losses.items()}, batch_size=len(batch.mask), sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
         """Lets the expert count if its loss was low enough; but not with a regressor, which has squared errors alone."""
@@ -123,17 +119,6 @@ class SpeechToMotion(LightningModule):
         self.sync_sums.clear()
         if self.config.prior != "none" and total <= self.config.sync_threshold * utterances:
             self.synced.fill_(True)
-
-    def on_train_start(self) -> None:
-        """A resumed training begins with the validation of its state's step: the state was saved before."""
-        if not self.global_step or self.synced:
-            return
-        self.eval()
-        with torch.no_grad():
-            for index, batch in enumerate(self.trainer.val_dataloaders):  # type: ignore[arg-type]  # set up by now
-                self._validated(self.transfer_batch_to_device(batch, self.device, 0), index)
-        self.on_validation_epoch_end()
-        self.train()
 
     def configure_optimizers(self) -> Any:
         config = self.config

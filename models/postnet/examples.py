@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 
 from models.checkpoint import read_config
 from models.given import Given
@@ -22,6 +21,7 @@ from models.hearing import SILENCE
 from models.motion.config import Config as MotionConfig
 from models.motion.examples import Batch, TrainingUtterances, ValidationUtterances, collate
 from models.postnet.config import Config
+from models.streaming import Endless, Share, training_loader
 
 MOTION = "motion"  # the generator's checkpoint: among what a training is given, and the folder of it in the checkpoint
 VOICES = "voices"  # shard set, among what a training is given
@@ -34,7 +34,7 @@ class Step(NamedTuple):
     person: Batch
 
 
-class TrainingSteps(IterableDataset[Step]):
+class TrainingSteps(Endless[Step]):
     """Steps without end. Raises DamagedShard, BadCheckpoint, and ValueError for a clip that does not fit."""
 
     def __init__(self, config: Config, given: Given):
@@ -44,14 +44,11 @@ class TrainingSteps(IterableDataset[Step]):
         self.voices = TrainingUtterances(beside(given, VOICES), *sound, *drawn)
         self.person = TrainingUtterances(given.train, *sound, *drawn)
 
-    def __iter__(self) -> Iterator[Step]:
-        silence = SILENCE[self.heard.audio]
-        voices, person = iter(self.voices), iter(self.person)
+    def examples(self, share: Share, first: int) -> Iterator[Step]:
+        silence, sizes = SILENCE[self.heard.audio], (self.config.batch_size, self.config.person_clips)
+        drawn = [of.examples(share, first * size) for of, size in zip((self.voices, self.person), sizes, strict=True)]
         while True:
-            yield Step(
-                collate(list(islice(voices, self.config.batch_size)), silence),
-                collate(list(islice(person, self.config.person_clips)), silence),
-            )
+            yield Step(*(collate(list(islice(some, size)), silence) for some, size in zip(drawn, sizes, strict=True)))
 
 
 def beside(given: Given, name: str) -> Path:
@@ -76,12 +73,7 @@ def loaders(config: Config, given: Given) -> tuple[DataLoader, DataLoader]:
     """Training steps without end, and each of the person's held-out utterances, whole. Under torchrun each rank has its own."""
     heard = generator_config(given)
     return (
-        DataLoader(
-            TrainingSteps(config, given),
-            batch_size=None,
-            num_workers=config.loader_workers,
-            pin_memory=torch.cuda.is_available(),
-        ),
+        training_loader(TrainingSteps(config, given), None, config.loader_workers, given.step),
         DataLoader(
             ValidationUtterances(given.val, heard.audio, heard.audio_width),
             batch_size=1,

@@ -137,21 +137,22 @@ class DomainAdaptation(LightningModule):
         return loss + told
 
     def on_train_start(self) -> None:
-        """A resumed training begins with the validation that followed its state, of which nothing is in the state."""
-        if not self.global_step:
-            return
-        self.eval()
-        with torch.no_grad():
-            for index, batch in enumerate(self.trainer.val_dataloaders):  # type: ignore[arg-type]  # they are there by now
-                self.sums.append(self.sums_of(self.transfer_batch_to_device(batch, self.device, 0), index))
-        self._judge()
-        self.train()
+        """A training that was killed once it had nothing more to hope for has nothing to go on with."""
+        self.trainer.should_stop = self._hopeless()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.sums.append(self.sums_of(batch, batch_idx))
 
     def on_validation_epoch_end(self) -> None:
-        measures = self._judge()
+        """Of the utterances held out; keeps the weights if they are the best, and ends training if none are better for long."""
+        measures = Measures.of(self.trainer.strategy.reduce(torch.stack(self.sums).sum(0), reduce_op="sum"))
+        self.sums.clear()
+        best = Measures(*self.best_measures.tolist())
+        if math.isnan(best.score) or self._rank(measures) < self._rank(best):
+            self.best.load_state_dict(self.network.state_dict())
+            self.best_step.fill_(self.global_step)
+            self.best_measures.copy_(torch.tensor(measures))
+        self.trainer.should_stop = self._hopeless()
         collapse = float(measures.collapsed(self.config.collapse))
         self.log_dict({"val_loss": measures.score, "collapse": collapse} | measures._asdict())
 
@@ -180,19 +181,10 @@ class DomainAdaptation(LightningModule):
         )
         return torch.stack(parts)
 
-    def _judge(self) -> Measures:
-        """Of the utterances since the last time; keeps the weights if they are the best, and ends training if none are better."""
+    def _hopeless(self) -> bool:
+        """Whether the last validations, as many as config.patience (0: any number), found no better weights."""
         config = self.config
-        measures = Measures.of(self.trainer.strategy.reduce(torch.stack(self.sums).sum(0), reduce_op="sum"))
-        self.sums.clear()
-        best = Measures(*self.best_measures.tolist())
-        if math.isnan(best.score) or self._rank(measures) < self._rank(best):
-            self.best.load_state_dict(self.network.state_dict())
-            self.best_step.fill_(self.global_step)
-            self.best_measures.copy_(torch.tensor(measures))
-        elif config.patience and self.global_step - int(self.best_step) >= config.patience * config.val_every:
-            self.trainer.should_stop = True
-        return measures
+        return config.patience > 0 and self.global_step - int(self.best_step) >= config.patience * config.val_every
 
     def _rank(self, measures: Measures) -> tuple[bool, float]:
         return measures.collapsed(self.config.collapse), measures.score

@@ -4,19 +4,19 @@ T  frames of an utterance     D  numbers of a row of audio, two rows a frame    
 """
 
 from collections.abc import Iterator
-from itertools import chain, pairwise
+from itertools import chain, count, islice, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import DataLoader, IterableDataset
 
-from data.shardset import Clip, ShardSet
+from data.shardset import Clip
 from models.given import Given
 from models.landmarks import MOUTH, Utterance, read_utterance
-from models.streaming import DrawnExamples, rank_and_ranks
+from models.streaming import DrawnExamples, Endless, Share, filled, training_loader
 from models.syncnet.config import Config, Negatives
 from models.syncnet.network import FRAMES, ROWS
 
@@ -96,22 +96,29 @@ class Utterances(DrawnExamples[Utterance, Utterance]):
         return clip
 
 
-class TrainingPairs(IterableDataset[Pair]):
-    """Pairs without end. The other utterance of a negative is the last one drawn that is another: of a single one, itself."""
+class TrainingPairs(Endless[Pair]):
+    """Pairs without end.
+
+    The other utterance of a negative is the last one drawn that is another, among those of the same round, which is thought of
+    as a ring: of a single one, itself.
+    """
 
     def __init__(self, shards: Path, config: Config):
         self.utterances, self.config = Utterances(shards, config), config
 
-    def __iter__(self) -> Iterator[Pair]:
-        worker, (rank, _) = get_worker_info(), rank_and_ranks()
-        random = np.random.default_rng((self.config.seed, rank, worker.id if worker else 0))
-        drawn = iter(self.utterances)
-        last = other = next(drawn)
-        for this in drawn:
-            if last.key != this.key:
-                other = last
+    def examples(self, share: Share, first: int) -> Iterator[Pair]:
+        size = self.config.pairs_per_clip
+        first_round, drawn = divmod(first, size)
+        utterances = self.utterances.examples(share, first_round * size)
+        rounds = (self._round(list(islice(utterances, size)), (share.number, number)) for number in count(first_round))
+        return islice(chain.from_iterable(rounds), drawn, None)
+
+    def _round(self, utterances: list[Utterance], seed: tuple[int, int]) -> Iterator[Pair]:
+        random = np.random.default_rng((self.config.seed, *seed, 1))
+        for index, this in enumerate(utterances):
+            before = utterances[index - 1 :: -1] + utterances[:index:-1] if index else utterances[:0:-1]
+            other = next((one for one in before if one.key != this.key), this)
             yield pair(this, other, random.random() < POSITIVE, self.config.negatives, random)
-            last = this
 
 
 class ValidationPairs(IterableDataset[Pair]):
@@ -121,9 +128,7 @@ class ValidationPairs(IterableDataset[Pair]):
     """
 
     def __init__(self, shards: Path, config: Config):
-        self.shards, self.config = ShardSet(shards), config
-        if not self.shards.keys:
-            raise ValueError(f"{shards} holds no clip: see left_out in its index.json for the reasons")
+        self.shards, self.config = filled(shards), config
 
     def __iter__(self) -> Iterator[Pair]:
         random = np.random.default_rng(0)
@@ -137,11 +142,6 @@ class ValidationPairs(IterableDataset[Pair]):
 def loaders(config: Config, given: Given) -> tuple[DataLoader, DataLoader]:
     """Batches of the two shard sets; the training ones have no end. Under torchrun each rank has its own."""
     return (
-        DataLoader(
-            TrainingPairs(given.train, config),
-            config.batch_size,
-            num_workers=config.loader_workers,
-            pin_memory=torch.cuda.is_available(),
-        ),
+        training_loader(TrainingPairs(given.train, config), config.batch_size, config.loader_workers, given.step),
         DataLoader(ValidationPairs(given.val, config), config.batch_size),
     )

@@ -19,7 +19,7 @@ from data.media.video import decode_frames
 from data.shardset import Clip, ShardSet, npy_array
 from models.given import Given
 from models.hearing import SILENCE, Audio, check_members, heard_rows
-from models.streaming import DrawnExamples
+from models.streaming import DrawnExamples, copied, spread, training_loader
 from models.video_editing.config import Config
 from models.video_editing.network import AUDIO_ROWS
 
@@ -136,22 +136,12 @@ class TrainingExamples(DrawnExamples[DecodedClip, Example]):
 def loaders(config: Config, given: Given) -> tuple[DataLoader, DataLoader]:
     """Batches of the two shard sets; the training ones have no end. Under torchrun each rank has its own."""
     return (
-        DataLoader(
-            TrainingExamples(given.train, config),
-            config.batch_size,
-            num_workers=config.loader_workers,
-            pin_memory=torch.cuda.is_available(),
-        ),
+        training_loader(TrainingExamples(given.train, config), config.batch_size, config.loader_workers, given.step),
         DataLoader(validation_examples(given.val, config), config.batch_size),  # type: ignore[arg-type]  # a list will do
     )
 
 
 def validation_examples(shards: Path, config: Config) -> list[Example]:
     """`config.frames_per_clip` frames of every clip, evenly spread: the same ones each time."""
-    examples = []
-    for clip in ShardSet(shards).clips():
-        decoded = decode_clip(clip, config)
-        indices = np.linspace(1, len(decoded.frames) - 1, config.frames_per_clip).round().astype(int)
-        # Cloned, as a view would keep the whole clip in memory.
-        examples += [Example(*(tensor.clone() for tensor in decoded.example(index))) for index in np.unique(indices)]
-    return examples
+    clips, number = (decode_clip(clip, config) for clip in ShardSet(shards).clips()), config.frames_per_clip
+    return [copied(clip.example(index)) for clip in clips for index in spread(range(1, len(clip.frames)), number)]

@@ -138,24 +138,14 @@ def test_the_expert_goes_on_counting(tmp_path, folders):
     assert watch.seen == [True] * 4
 
 
-def test_a_killed_training_knows_of_its_last_validation(tmp_path, folders):
-    """The state of a step is saved before the validation of that step."""
-    config = replace(CONFIG, sync_threshold=99.0)
-    last = tmp_path / "last.ckpt"
-
-    class Saving(Callback):
-        def on_train_batch_end(self, trainer, *_):  # as the trainer's own does
-            trainer.save_checkpoint(last)
-
-    module = build(config, folders)
-    trainer(tmp_path, 2, Saving()).fit(module, *loaders(config, folders))
-    assert module.synced and not torch.load(last, weights_only=True)["state_dict"]["synced"]
-
+def test_the_state_after_a_validation_says_what_it_found(tmp_path, folders):
+    """As the trainer saves it then, so that a resumed training goes on with the expert, or without."""
     for threshold in (99.0, 0.0):
-        config = replace(CONFIG, sync_threshold=threshold)
-        resumed, watch = build(config, folders), Watch()
-        trainer(tmp_path, 4, watch).fit(resumed, *loaders(config, folders), ckpt_path=last, weights_only=True)
-        assert watch.seen == [threshold > 0] * 2
+        module = build(replace(CONFIG, sync_threshold=threshold), folders)
+        first = trainer(tmp_path, 2)
+        first.fit(module, *loaders(CONFIG, folders))
+        first.save_checkpoint(last := tmp_path / "last.ckpt")
+        assert bool(torch.load(last, weights_only=True)["state_dict"]["synced"]) == (threshold > 0)
 
 
 def test_the_expert_is_in_no_state(tmp_path, folders):
