@@ -27,6 +27,7 @@ from flows.server import prefect_api
 from flows.slots import Held, Slots, machine
 from flows.stagerun import Hands
 from flows.stale import Plan, Stage, order_lock
+from stages.engine.workers import available_cores
 
 SLOT_POLL_S = 0.2
 NETWORK_RETRIES = 2
@@ -58,10 +59,7 @@ def reproduce(plan: Plan, jobs: int, tell: Callable[[str], None]) -> list[Outcom
     A stage that fails stops what follows from it and nothing else; StagesFailed is raised in the end. Ctrl-C and SIGTERM end
     what runs. Nothing is left running then, nor after SIGKILL.
     """
-    for logger in (logging.root, logging.getLogger("prefect")):
-        for handler in logger.handlers:
-            if isinstance(handler, PrefectConsoleHandler):
-                handler.setLevel(logging.CRITICAL)  # `tell` tells the user; Prefect's server gets every line
+    quiet_console()
     try:
         with prefect_api():
             # A training is a flow too: it joins this server instead of a second one on the same database.
@@ -77,6 +75,14 @@ def reproduce(plan: Plan, jobs: int, tell: Callable[[str], None]) -> list[Outcom
     if isinstance(outcomes, BaseException):
         raise outcomes
     return outcomes
+
+
+def quiet_console() -> None:
+    """Keeps Prefect's log lines off the terminal, where `tell` tells the user; its server gets every line."""
+    for logger in (logging.root, logging.getLogger("prefect")):
+        for handler in logger.handlers:
+            if isinstance(handler, PrefectConsoleHandler):
+                handler.setLevel(logging.CRITICAL)
 
 
 @flow(name="reproduce", validate_parameters=False)
@@ -107,7 +113,9 @@ def _run_all(stages: list[Stage], slots: Slots, hands: Hands, tell: Callable[[st
                 ready.remove(stage)
                 running[stage.name] = held, time.monotonic()
                 tell(f"{stage.name}: starts ({stage.why})")
-                future = _task(stage, hands).submit(stage.name, held, hands)
+                # Two trainings on a core each take less time than one after the other on both (small networks, measured).
+                threads = max(1, available_cores() // min(len(running) + len(ready), len(slots.pools["cpu"])))
+                future = _task(stage, hands).submit(stage.name, held, threads, hands)
                 future.add_done_callback(partial(_put, ended, stage.name))
         if not ready and not running:
             break  # what is left follows from a stage that failed
@@ -132,13 +140,13 @@ def _put(ended: SimpleQueue[tuple[str, PrefectFuture[str]]], name: str, future: 
 
 
 @task(cache_policy=NO_CACHE)
-def _stage(name: str, held: Held, hands: Hands) -> str:
+def _stage(name: str, held: Held, threads: int, hands: Hands) -> str:
     if task_run.run_count > 1:
         hands.tell(f"{name}: starts again")
-    return hands.run(name, held, get_run_logger().info)
+    return hands.run(name, held, threads, get_run_logger().info)
 
 
-def _task(stage: Stage, hands: Hands) -> Task[[str, Held, Hands], str]:
+def _task(stage: Stage, hands: Hands) -> Task[[str, Held, int, Hands], str]:
     return _stage.with_options(
         name=stage.name,
         task_run_name=stage.name,

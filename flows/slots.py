@@ -13,7 +13,6 @@ from pathlib import Path
 from urllib.parse import quote
 
 FOLDER = Path("data/.work/slots")
-NO_GPU = "none"  # the one slot of a machine without GPUs
 
 
 class Held:
@@ -69,10 +68,9 @@ class Slots:
 
 
 def machine(jobs: int) -> dict[str, list[str]]:
-    """The pools of this machine: `jobs` cpus, each GPU, each GB of memory. One GPU at least: without any, stages that want one
-    share the processor's cores and run one after the other."""
+    """The pools of this machine: `jobs` cpus, each GPU, each GB of memory. Without a GPU, what wants one takes a cpu alone."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 10**9
-    return {"cpu": _numbers(jobs), "gpu": gpus() or [NO_GPU], "memory_gb": _numbers(max(1, memory))}
+    return {"cpu": _numbers(jobs), "gpu": gpus(), "memory_gb": _numbers(max(1, memory))}
 
 
 def gpus() -> list[str]:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from flows import leash
-from flows.slots import NO_GPU, Held
+from flows.slots import Held
 
 LAST_WORDS = 15
 LOCK_WAIT_S = (1.0, 30.0)  # the first pause before DVC's locks are tried again, and the longest
@@ -54,14 +54,15 @@ class Hands:
             for process in self._running:
                 _let_go(process)
 
-    def run(self, name: str, held: Held, listen: Callable[[str], None]) -> str:
+    def run(self, name: str, held: Held, threads: int, listen: Callable[[str], None]) -> str:
         """Run one stage; "ran", "restored from cache" or "unchanged". Its lines go to `listen` and, with its name, to `tell`.
 
-        While another DVC holds a lock that it needs, it waits. Raises StageFailed or Cancelled.
+        threads: of each of its processes, as OpenMP counts them. While another DVC holds a lock that it needs, it waits. Raises
+        StageFailed or Cancelled.
         """
         pause, longest = LOCK_WAIT_S
         while True:
-            code, lines, states = self._repro(name, held, listen)
+            code, lines, states = self._repro(name, held, threads, listen)
             if self.cancelled:
                 raise Cancelled(f"{name} was ended before it was done")
             if code == 0:
@@ -72,8 +73,8 @@ class Hands:
             self._cancelled.wait(pause)
             pause = min(2 * pause, longest)
 
-    def _repro(self, name: str, held: Held, listen: Callable[[str], None]) -> tuple[int, list[str], list[str]]:
-        process = self._start(name, held)
+    def _repro(self, name: str, held: Held, threads: int, listen: Callable[[str], None]) -> tuple[int, list[str], list[str]]:
+        process = self._start(name, held, threads)
         lines: deque[str] = deque(maxlen=LAST_WORDS)
         states: list[str] = []
         try:
@@ -94,10 +95,9 @@ class Hands:
                 self._running.discard(process)
             _let_go(process)
 
-    def _start(self, name: str, held: Held) -> "subprocess.Popen[str]":
-        devices = held.names.get("gpu", [])
+    def _start(self, name: str, held: Held, threads: int) -> "subprocess.Popen[str]":
         environment = {"PYTHONUNBUFFERED": "1"} | self._environment
-        if devices and devices != [NO_GPU]:
+        if devices := held.names.get("gpu"):
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
         tools = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
         dvc = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", name]
@@ -111,7 +111,7 @@ class Hands:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 pass_fds=held.files,  # the slots are taken until the last of the stage's processes is gone
-                env=os.environ | {"PATH": tools} | environment,
+                env={"OMP_NUM_THREADS": str(threads)} | os.environ | {"PATH": tools} | environment,
                 errors="replace",
             )
             self._running.add(process)

@@ -29,7 +29,8 @@ def repository(folder: Path, stages: dict[str, Any], params: dict[str, Any] | No
 def variables(folder: Path) -> dict[str, str]:
     """What a shell in the repository has; one Prefect database for all tests, as migrating a new one takes seconds."""
     analytics = {"DVC_NO_ANALYTICS": "1", "CI": "1", "PREFECT_HOME": str(folder.parents[1] / ".prefect"), "SHELL": "/bin/sh"}
-    return environment(folder) | analytics | {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
+    one_gpu = {"CUDA_VISIBLE_DEVICES": "0"}  # as on a machine that has one
+    return environment(folder) | analytics | one_gpu | {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
 
 
 def dvc(folder: Path, *words: str, check: bool = True) -> str:

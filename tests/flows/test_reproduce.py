@@ -223,7 +223,7 @@ def test_it_waits_for_a_dvc_that_is_at_work_on_the_same_stage(tmp_path, monkeypa
     flow = begin(folder)  # its status has to wait as well
     told: list[str] = []
     monkeypatch.chdir(folder)
-    assert Hands(told.append, variables(folder)).run("one", Held({}, []), told.append) == "unchanged"
+    assert Hands(told.append, variables(folder)).run("one", Held({}, []), 1, told.append) == "unchanged"
     assert "one: waits for another DVC at work here" in told
     assert flow.communicate(timeout=60)[0].splitlines()[-1] == "nothing is stale"
     assert (other.wait(), flow.returncode) == (0, 0)

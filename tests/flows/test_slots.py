@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from flows.slots import NO_GPU, Slots, gpus, machine
+from flows.slots import Slots, gpus, machine
 from tests.project import ROOT, environment
 
 POOLS = {"cpu": ["0", "1"], "gpu": ["0"], "memory_gb": ["0", "1", "2", "3"]}
@@ -65,7 +65,13 @@ def test_slots_are_held_as_long_as_a_child_has_the_files(tmp_path):
 def test_gpus_are_those_that_torch_would_see(monkeypatch, visible, found):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert gpus() == found
-    assert machine(2)["gpu"] == (found or [NO_GPU])
+    assert machine(2)["gpu"] == found
+
+
+def test_without_a_gpu_what_wants_one_takes_a_cpu_alone(tmp_path):
+    slots = Slots({"cpu": ["0", "1"], "gpu": [], "memory_gb": ["0"]}, tmp_path)
+    held = [slots.take({"cpu": 1, "gpu": 1}, alone=name) for name in "abc"]
+    assert [one and one.names["gpu"] for one in held] == [[], [], None]
 
 
 def test_gpus_are_counted_without_torch(monkeypatch, tmp_path):
