@@ -12,6 +12,7 @@ _DEFAULTS = {
     "PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL",
     "DO_NOT_TRACK": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # nine processes that nothing here has a use for
     "MLFLOW_TRACKING_URI": f"sqlite:///{Path('mlflow.db').resolve()}",
     "GIT_PYTHON_REFRESH": "quiet",
 }

@@ -1,6 +1,7 @@
 """MLflow: one run a training, found again after a crash, with the data's DVC hash, the code's commit and everything made."""
 
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,14 @@ import mlflow
 import yaml
 from mlflow.data.dataset_source import DatasetSource
 from mlflow.data.meta_dataset import MetaDataset
-from mlflow.entities import Metric
+from mlflow.entities import DatasetInput, Metric, Run
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
+
+from data.files import atomic_file
+from stages.params import output
+
+COMMIT = "git.commit"  # tag: of the code that trained
+PARENT_RUN = "TALKINGFACE_PARENT_RUN"  # environment: id of the run below which trainings stand, that of a retraining
 
 
 class DvcSource(DatasetSource):
@@ -58,6 +66,12 @@ def dvc_hash(path: str) -> str:
     raise LookupError(f"dvc.lock knows no output {path}: make it with `dvc repro` first")
 
 
+def dvc_dataset(path: str) -> MetaDataset:
+    """A DVC output, or what is in one, as MLflow records what a run saw: by its path and DVC's hash."""
+    digest = dvc_hash(path)
+    return MetaDataset(DvcSource(path, digest), name=path, digest=digest)  # type: ignore[abstract]
+
+
 def git(*words: str) -> str:
     """What git answers; empty outside a repository."""
     return subprocess.run(["git", *words], capture_output=True, text=True).stdout.strip()
@@ -69,6 +83,7 @@ def training_run(system: str, state: Path, params: dict[str, Any], dataset: str)
 
     `state` lives as long as the training it belongs to, so a training killed at any moment resumes its own run. Yields the
     run's id. `dataset` is a DVC output, recorded with its hash: `search_runs("dataset.digest = '…'")` finds all that saw it.
+    The run stands below that of PARENT_RUN, if the environment names one.
     """
     mlflow.set_experiment(system)
     known = json.loads(state.read_text())["run_id"] if state.exists() else None
@@ -77,17 +92,49 @@ def training_run(system: str, state: Path, params: dict[str, Any], dataset: str)
     ) as run:
         if not known:
             state.parent.mkdir(parents=True, exist_ok=True)
-            state.write_text(json.dumps({"run_id": run.info.run_id}))
+            with atomic_file(state) as file:
+                file.write(json.dumps({"run_id": run.info.run_id}).encode())
+        if COMMIT not in run.data.tags:  # which come last: a run that was killed before is described now
             mlflow.log_params(params)
+            mlflow.log_input(dvc_dataset(dataset), context="training")
+            commit = git("rev-parse", "HEAD")
+            by = f"by the code of commit `{commit[:10]}`"
             mlflow.set_tags(
                 {
-                    "git.commit": git("rev-parse", "HEAD"),
+                    COMMIT: commit,
                     "git.dirty": str(bool(git("status", "--porcelain", "--untracked-files=no"))),
+                    MLFLOW_RUN_NOTE: f"A training of `{system}` on `{dataset}`, {by}.",  # publish adds what came of it
                 }
             )
-            digest = dvc_hash(dataset)
-            mlflow.log_input(MetaDataset(DvcSource(dataset, digest), name=dataset, digest=digest), context="training")  # type: ignore[abstract]
+        if parent := os.environ.get(PARENT_RUN):
+            mlflow.set_tag(MLFLOW_PARENT_RUN_ID, parent)  # of the retraining that goes on with it, where one before was killed
         yield run.info.run_id
+
+
+def trained_run(system: str) -> Run:
+    """The run that trained the present checkpoint. Raises FileNotFoundError, or LookupError where this store does not know it."""
+    path = output("training", system) / "run.json"
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is not there yet: `dvc repro train@{system}` makes it")
+    run_id = json.loads(path.read_text())["run_id"]
+    try:
+        return mlflow.MlflowClient().get_run(run_id)
+    except mlflow.MlflowException as error:
+        again = f"train again with `dvc repro --force --single-item train@{system}`, or name its store in MLFLOW_TRACKING_URI"
+        raise LookupError(f"{system} was trained in run {run_id}, which this MLflow store does not have: {again}") from error
+
+
+def inputs_of(run: Run) -> list[DatasetInput]:
+    """What the run saw."""
+    return run.inputs.dataset_inputs if run.inputs else []
+
+
+def held_out_scores(system: str, metrics: dict[str, Any]) -> dict[str, float]:
+    """The numbers of an evaluation by the names they have in MLflow, "test/<system or baseline>/<score>"."""
+    rows = {system: metrics["own"]} | metrics["baselines"]
+    return {
+        f"test/{row}/{name}": value for row, scores in rows.items() for name, value in scores.items() if isinstance(value, float)
+    }
 
 
 class Curves:
