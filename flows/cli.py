@@ -2,16 +2,17 @@
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+import yaml
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -25,10 +26,6 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="A talking-face laboratory: see README.md.")
 console = Console(soft_wrap=True)
 HOST = "127.0.0.1"
-
-
-def available_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @app.callback()
@@ -185,7 +182,7 @@ def person(
     found = _stale([goal])
     if found.stages:
         console.print(f"{len(found.stages)} stages to make, up to {goal}")
-        _make(found, available_cores(), why=False)
+        _make(found, None, why=False)
     console.print(f"{made.corpus} has learnt to speak: {output('renders', SYSTEM)} shows it beside the film")
     console.print("next: talkingface render SOUND OUT.mp4")
 
@@ -233,7 +230,7 @@ def reproduce(
             stale.add_row(escape(stage.name), escape(stage.why))
         console.print(stale)
     else:
-        _make(found, jobs or available_cores(), why=True)
+        _make(found, jobs, why=True)
 
 
 def _tell(line: str) -> None:
@@ -253,13 +250,14 @@ def _stale(targets: Collection[str] = ()) -> "Plan":
         raise typer.Exit(1) from error
 
 
-def _make(found: "Plan", jobs: int, why: bool) -> None:
+def _make(found: "Plan", jobs: int | None, why: bool) -> None:
     """Runs what is stale, tells what became of it (and why it was stale), and exits with 1 if a stage failed."""
     from flows.reproduce import StagesFailed
     from flows.reproduce import reproduce as make
+    from stages.engine.workers import available_cores
 
     try:
-        outcomes = make(found, jobs, _tell)
+        outcomes = make(found, jobs or available_cores(), _tell)
     except StagesFailed as error:
         outcomes = error.outcomes
     summary = Table("stage", "state", "seconds", *["why"] * why)
@@ -274,9 +272,99 @@ def _make(found: "Plan", jobs: int, why: bool) -> None:
 
 
 @app.command()
+def retrain(systems: Annotated[list[str] | None, typer.Argument(help="of params.yaml's `retrain`; else all")] = None) -> None:
+    """Take new films from the inbox, retrain what is stale, and make champion what is better than the champion."""
+    from flows.retrain import retrain as flow
+    from flows.server import prefect_api
+
+    with prefect_api():
+        state = flow(systems or None, return_state=True)
+    if not state.is_completed():
+        console.print(f"{state.name}: {state.message}", style="red", markup=False)
+        raise typer.Exit(1)
+    console.print(state.message, markup=False)
+
+
+@app.command()
+def champions() -> None:
+    """List each system's champion and challenger: version, run, code and data, and what was decided about it."""
+    from flows import registry
+    from flows.retrain import decided
+
+    table = Table("system", "", "version", "run", "commit", "trained on", "decided")
+    for system in raw_section("systems"):
+        for role, version in (("champion", registry.champion(system)), ("challenger", registry.challenger(system))):
+            if version is not None:
+                lineage = (version.run_id, version.git_commit[:10], version.dataset_digest[:10])
+                table.add_row(system, role, str(version.number), *lineage, escape(decided(version) or ""))
+    console.print(table if table.row_count else "nothing is registered yet: `talkingface retrain` registers what it trains")
+
+
+@app.command()
+def rollback(system: str) -> None:
+    """Make the champion before this one the champion again."""
+    from flows import registry
+
+    try:
+        version = registry.rollback(system)
+    except LookupError as error:
+        console.print(str(error), style="red", markup=False)
+        raise typer.Exit(1) from error
+    console.print(f"version {version.number} of {system} is the champion again: {version.model_uri}")
+
+
+@app.command()
+def schedule(prefect_port: int = 4200) -> None:
+    """Bring the deployments of prefect.yaml, with their schedules, to the Prefect server."""
+    _find_prefect_server(prefect_port)
+    from flows.schedule import prepare
+
+    prepare()
+    deploy = [str(Path(sys.executable).parent / "prefect"), "--no-prompt", "deploy", "--all"]
+    done = subprocess.run(deploy, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        console.print(done.stdout, style="red", markup=False)
+        raise typer.Exit(1)
+    for deployment in yaml.safe_load(Path("prefect.yaml").read_text())["deployments"]:
+        console.print(f"{deployment['name']:14}{deployment['description']}", markup=False)
+    console.print("next: talkingface worker")
+
+
+@app.command()
+def worker(
+    pools: Annotated[list[str] | None, typer.Argument(help="of prefect.yaml; else all of them")] = None,
+    prefect_port: int = 4200,
+) -> None:
+    """Do in this folder what the Prefect server has scheduled, until Ctrl-C."""
+    _find_prefect_server(prefect_port)
+    from flows.schedule import POOLS
+    from flows.server import side_by_side
+
+    chosen = pools or list(POOLS)
+    if unknown := [pool for pool in chosen if pool not in POOLS]:
+        console.print(f"there is no pool {', '.join(unknown)}: there are {', '.join(POOLS)}", style="red")
+        raise typer.Exit(1)
+    with side_by_side([["prefect", "worker", "start", "--type", "process", "--pool", pool] for pool in chosen]) as running:
+        console.print(f"at work: {', '.join(chosen)}")
+        while all(one.poll() is None for one in running):
+            time.sleep(1)
+        raise typer.Exit(1)
+
+
+def _find_prefect_server(port: int) -> None:
+    """Has this process and its children use the API of PREFECT_API_URL, else that of `talkingface ui`, if it answers."""
+    server = os.environ.setdefault("PREFECT_API_URL", f"http://{HOST}:{port}/api")  # read when prefect is imported
+    try:
+        urllib.request.urlopen(f"{server}/health", timeout=10).close()
+    except OSError as error:
+        console.print("no Prefect server answers: start `talkingface ui`, or name one in PREFECT_API_URL", style="red")
+        raise typer.Exit(1) from error
+
+
+@app.command()
 def ui(mlflow_port: int = 5000, prefect_port: int = 4200) -> None:
     """Serve MLflow and Prefect on this machine alone, until Ctrl-C."""
-    from flows.server import ServerFailed, wait_until_up
+    from flows.server import ServerFailed, side_by_side, wait_until_up
 
     store = os.environ["MLFLOW_TRACKING_URI"]
     if not store.startswith("sqlite:"):
@@ -296,30 +384,16 @@ def ui(mlflow_port: int = 5000, prefect_port: int = 4200) -> None:
         ],
         f"http://{HOST}:{prefect_port}": ["prefect", "server", "start", "--host", HOST, "--port", str(prefect_port)],
     }
-    running = [
-        subprocess.Popen(
-            [Path(sys.executable).parent / command[0], *command[1:]], start_new_session=True, stdout=subprocess.DEVNULL
-        )
-        for command in servers.values()
-    ]
-    for ending in (signal.SIGINT, signal.SIGTERM):  # what a script runs in the background inherits an ignored SIGINT
-        signal.signal(ending, lambda *_: sys.exit(0))
-    try:
-        for (address, command), server in zip(servers.items(), running, strict=True):
-            wait_until_up(address, server)
-            console.print(f"{command[0]:8}{address}")
-        while all(server.poll() is None for server in running):
-            time.sleep(1)
+    with side_by_side(list(servers.values())) as running:
+        try:
+            for (address, command), server in zip(servers.items(), running, strict=True):
+                wait_until_up(address, server)
+                console.print(f"{command[0]:8}{address}")
+            while all(server.poll() is None for server in running):
+                time.sleep(1)
+        except ServerFailed as error:
+            console.print(error)
         raise typer.Exit(1)
-    except ServerFailed as error:
-        console.print(error)
-        raise typer.Exit(1) from error
-    finally:
-        for server in running:
-            if server.poll() is None:
-                os.killpg(server.pid, signal.SIGTERM)
-        for server in running:
-            server.wait()
 
 
 if __name__ == "__main__":

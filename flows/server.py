@@ -1,14 +1,16 @@
-"""A Prefect API for flows that run where no server does."""
+"""A Prefect API for flows that run where no server does, and servers side by side."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -23,7 +25,7 @@ class ServerFailed(RuntimeError):
 
 
 @contextmanager
-def prefect_api(seconds: float = 120) -> Iterator[None]:
+def prefect_api(seconds: float = 300) -> Iterator[None]:
     """The server of PREFECT_API_URL if one is set, else a temporary one on loopback, for the length of the block.
 
     Prefect would start a temporary server itself, but one that outlives a flow that is killed.
@@ -58,7 +60,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def wait_until_up(address: str, server: subprocess.Popen[bytes], seconds: float = 120) -> None:
+def wait_until_up(address: str, server: subprocess.Popen[bytes], seconds: float = 300) -> None:
     """Return when `address` answers. Raises ServerFailed if its process ends first, or after `seconds`."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
@@ -70,3 +72,25 @@ def wait_until_up(address: str, server: subprocess.Popen[bytes], seconds: float 
         except OSError:
             time.sleep(0.2)
     raise ServerFailed(f"{address} did not answer within {seconds:.0f} s")
+
+
+@contextmanager
+def side_by_side(commands: Sequence[Sequence[str]]) -> Iterator[list["subprocess.Popen[bytes]"]]:
+    """Commands of this installation, running for the length of the block; all of each is told to end then.
+
+    SIGTERM ends the block as Ctrl-C does, and Ctrl-C does in a script's background too, which inherits an ignored SIGINT.
+    """
+    for ending in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ending, lambda *_: sys.exit(0))
+    running: list[subprocess.Popen[bytes]] = []
+    try:
+        for name, *words in commands:
+            command = [str(Path(sys.executable).parent / name), *words]
+            running.append(subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL))
+        yield running
+    finally:
+        for process in running:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGTERM)
+        for process in running:
+            process.wait()
