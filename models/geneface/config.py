@@ -20,11 +20,18 @@ class Config:
     image_size: int  # pixels, height and width of the frames, as the head has them (release: 512)
     position_octaves: int  # of a pixel's encoding, in the grid form (release: 10)
     pose_octaves: int  # of the head's pose (release: 4 in the grid form, 6 in the other)
+    # Variance added to that of the training poses' numbers, each scaled to 1, before they are whitened, in the grid form; 0
+    # leaves the pose as it is (release). A torso goes with the head's place in the picture, a small difference of large numbers
+    # of the pose that go together: gradient descent does not find it.
+    whitening: float
     frame_width: int  # numbers of each training frame's own code, in the grid form (release: 8)
     frames: int  # codes of training frames; when they are used up, they begin anew (release: 13000)
     # Training frames, one after another, that share a code (release: 1). With many, what moves quickly is left to the pose, which
     # is known of other films too; the code tells what drifts.
     frames_per_code: int
+    # Whether what colours a pixel is told its place, the pose and the code too, in the grid form (release), or nothing but what
+    # is in the grid where it was moved to: of a film of seconds, each pose's colours are learnt by heart.
+    shaded: bool
     deform_hidden: int  # width of the network that moves pixels (release: 64)
     color_hidden: int  # width of the one that colours them (release: 32)
     levels: int  # of the grid (release: 16)
@@ -70,6 +77,7 @@ class Config:
             (self.image_size > 1, "image_size must be above 1"),
             (min(self.position_octaves, self.pose_octaves) >= 0, "octaves must be at least 0"),
             (min(self.frame_width, self.frames) > 0, "frame_width and frames must be above 0"),
+            (self.whitening >= 0, "whitening must be at least 0"),
             (self.frames_per_code > 0, "frames_per_code must be above 0"),
             (min(self.levels, self.level_features, self.log2_rows) > 0, "levels, level_features and log2_rows must be above 0"),
             (min(self.deform_hidden, self.color_hidden) > 0, "deform_hidden and color_hidden must be above 0"),
@@ -102,9 +110,11 @@ MAY = Config(  # one person's minutes, as the release's example of that name: 10
     image_size=512,
     position_octaves=10,
     pose_octaves=4,
+    whitening=0.0,
     frame_width=8,
     frames=13_000,
     frames_per_code=1,
+    shaded=True,
     deform_hidden=64,
     color_hidden=32,
     levels=16,
@@ -148,8 +158,11 @@ SAMPLE = replace(
     image_size=128,
     color_hidden=64,
     position_octaves=6,
+    pose_octaves=0,
+    whitening=0.003,
     frames=1000,
     frames_per_code=50,
+    shaded=False,
     audio_width=288,
     audio_std=0.53,
     near=0.5,

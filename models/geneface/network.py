@@ -127,9 +127,13 @@ class GridTorso(Torso):
     """
 
     in_front = False
+    pose_mean: Tensor  # (6,) of the training poses
+    pose_whitening: Tensor  # (6, 6) what their differences from it are multiplied by
 
     def __init__(self, config: Config):
         super().__init__(config)
+        self.register_buffer("pose_mean", torch.zeros(6))
+        self.register_buffer("pose_whitening", torch.eye(6))
         self.frames = nn.Parameter(0.1 * torch.randn(config.frames, config.frame_width))
         self.grid = Grid(2, config.levels, config.level_features, config.coarsest, config.finest, config.log2_rows)
         width = 2 * (1 + 2 * config.position_octaves) + 6 * (1 + 2 * config.pose_octaves) + config.frame_width
@@ -137,12 +141,13 @@ class GridTorso(Torso):
             self.head_encoder = color_encoder(4)
             width += COLOR_CODE
         self.deform = mlp((width, config.deform_hidden, config.deform_hidden, 2))
-        self.paint = mlp((self.grid.width + width, config.color_hidden, config.color_hidden, 4))
+        self.paint = mlp((self.grid.width + width * config.shaded, config.color_hidden, config.color_hidden, 4))
 
     def forward(self, seen: Seen, generator: torch.Generator | None) -> Layer:
         """generator: of the draw whether the head is shown; when generating it always is."""
         place_N2 = SHRUNK * seen.place
-        pose_6 = frequencies(seen.pose[None], self.config.pose_octaves)
+        whitened_6 = (seen.pose - self.pose_mean) @ self.pose_whitening
+        pose_6 = frequencies(whitened_6[None], self.config.pose_octaves)
         known = [frequencies(place_N2, self.config.position_octaves), pose_6.expand(len(place_N2), -1)]
         known.append(self.frames[seen.frame // self.config.frames_per_code % len(self.frames)].expand(len(place_N2), -1))
         if self.config.head_aware:
@@ -150,8 +155,18 @@ class GridTorso(Torso):
             known.append(self.head_encoder(seen.head if shown else torch.zeros_like(seen.head)))
         known_NK = torch.cat(known, dim=1)
         moved_N2 = (place_N2 + self.deform(known_NK)).clamp(-1, 1)
-        painted_N4 = self.paint(torch.cat([self.grid(to_unit(moved_N2)), known_NK], dim=1)).sigmoid()
+        found_NF = self.grid(to_unit(moved_N2))
+        painted_N4 = self.paint(torch.cat([found_NF, known_NK], dim=1) if self.config.shaded else found_NF).sigmoid()
         return Layer(painted_N4[:, :1] * painted_N4[:, 1:], painted_N4[:, 0], None)
+
+    def whiten(self, pose_T6: Tensor) -> None:
+        """Has the poses of training, as `pose_vector` has them, come out uncorrelated and of one scale, by config.whitening."""
+        self.pose_mean.copy_(pose_T6.mean(0))
+        scale_6 = pose_T6.std(0) + 1e-6  # of a head that does not turn at all
+        scaled_T6 = (pose_T6 - self.pose_mean) / scale_6
+        covariance_66 = scaled_T6.mT @ scaled_T6 / len(scaled_T6) + self.config.whitening * torch.eye(6)
+        variance_6, directions_66 = torch.linalg.eigh(covariance_66)
+        self.pose_whitening.copy_(directions_66 / variance_6.sqrt() / scale_6[:, None])
 
 
 class MlpTorso(Torso):

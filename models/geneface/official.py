@@ -38,7 +38,8 @@ MODEL, HEAD_MODEL = "model.", "head_model."  # networks of the file; the grid fo
 OF_TORSO = re.compile(r"model\.(torso_|density_grid_torso$|head_color_weights_encoder\.)")  # in the grid form
 HEAD_AWARE = "head_color_weights_encoder.0.weight"  # is in the variant's files alone
 OFFSETS, OCCUPANCY = "torso_embedder.offsets", "density_grid_torso"
-PERSON = {"background", "first_pose", "stand_in"}  # not in the file, which generates with its first frame's code
+# Not in the file, which has poses as they are, and generates with its first frame's code.
+PERSON = {"background", "first_pose", "stand_in", "pose_mean", "pose_whitening"}
 
 # Our names to the release's, each rule on what the one before it left.
 GRID = (

@@ -15,7 +15,7 @@ from data.shardset import ShardSet, npy_array
 from models.checkpoint import write_checkpoint
 from models.geneface.config import Config
 from models.geneface.examples import HEAD, POSTNET, Below, Example, background_of
-from models.geneface.network import Layer, Seen, Torso, composed, picture, places, pose_vector
+from models.geneface.network import GridTorso, Layer, Seen, Torso, composed, picture, places, pose_vector
 from models.geneface.network import build as build_torso
 from models.given import Given
 from models.learning_rate import decaying
@@ -36,6 +36,8 @@ def build(config: Config, given: Given) -> "PaintedTorso":
         poses.append(npy_array(clip.members["pose.npy"]))
     torso.background.copy_(torch.from_numpy(np.median(backgrounds, axis=0).round().astype(np.uint8)))
     torso.first_pose.copy_(torch.from_numpy(poses[0][0]))
+    if isinstance(torso, GridTorso) and config.whitening:
+        torso.whiten(pose_vector(torch.from_numpy(np.concatenate(poses).astype(np.float32)), config.form))
     torso.stand_in.fill_(sum(map(len, poses)) - 1)  # a torso drifts, and other films come later
     return PaintedTorso(torso, {name: given.train.parent / name for name in (HEAD, POSTNET)})
 

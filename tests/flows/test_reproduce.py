@@ -96,10 +96,12 @@ def server(first) -> Iterator[str]:
 
 
 def test_each_stage_begins_after_its_upstream_and_others_run_beside_it(first):
-    when = times(first[0])
+    when, told = times(first[0]), first[1]
     for before, after in (("zero", "left"), ("zero", "right"), ("left", "join"), ("right", "join"), ("zero", "gpu1")):
         assert when[before][1] <= when[after][0]
-    assert when["left"][0] < when["right"][1] and when["right"][0] < when["left"][1]
+    # By what was told: on a busy machine one DVC may take longer to begin than the other stage to end.
+    begun, ended = ([told.index(f"wait@{side}: {what}") for side in ("left", "right")] for what in ("starts", "ran after"))
+    assert max(begun) < min(ended)
 
 
 def test_two_stages_that_want_the_one_gpu_do_not_overlap(first):

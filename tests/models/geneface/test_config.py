@@ -21,6 +21,8 @@ def test_presets_and_overrides():
         ({"form": "mesh"}, "form must be one of 'mlp', 'grid'"),
         ({"image_size": 1}, "image_size must be above 1"),
         ({"pose_octaves": -1}, "octaves must be at least 0"),
+        ({"whitening": -0.1}, "whitening must be at least 0"),
+        ({"frames_per_code": 0}, "frames_per_code must be above 0"),
         ({"frames": 0}, "frame_width and frames must be above 0"),
         ({"levels": 0}, "levels, level_features and log2_rows"),
         ({"color_hidden": 0}, "deform_hidden and color_hidden"),

@@ -182,6 +182,54 @@ def test_each_frame_of_training_has_a_code_and_further_ones_share_them():
     assert torch.equal(own, shared) and not torch.equal(own, other)
 
 
+def test_without_shading_a_colour_is_that_of_the_place_it_was_moved_from():
+    """The pose moves pixels, and does nothing to what they look like."""
+    torso = lively(replace(CONFIG, shaded=False))
+    seen = made_seen(torso)
+    with torch.no_grad():
+        still, turned = torso(seen, None), torso(seen._replace(pose=seen.pose + 0.2), None)
+        assert not torch.equal(still.color, turned.color)
+        for layer in torso.deform:
+            if isinstance(layer, torch.nn.Linear):
+                layer.weight.zero_()
+        assert torch.equal(torso(seen, None).color, torso(seen._replace(pose=seen.pose + 0.2), None).color)
+
+
+def test_whitened_poses_of_training_are_uncorrelated_and_of_one_scale():
+    """Though each is almost a sum of others, as the camera's place about a head that turns is."""
+    generator = torch.Generator().manual_seed(0)
+    free = torch.randn(400, 3, generator=generator) * torch.tensor([0.05, 0.02, 0.3])
+    poses = torch.cat([free, free @ torch.randn(3, 3, generator=generator)], dim=1)
+    poses += torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0, 5.0]) + 0.1 * poses.std(0) * torch.randn(400, 6, generator=generator)
+    torso = build(replace(CONFIG, whitening=1e-6))
+    torso.whiten(poses)
+    whitened = (poses - torso.pose_mean) @ torso.pose_whitening
+    assert torch.allclose(torch.cov(whitened.mT), torch.eye(6), atol=0.01)
+
+
+def test_a_place_that_is_a_small_difference_of_large_numbers_is_learnt_only_when_whitened():
+    """A few steps of Adam find the direction in which poses differ least, if it is as large as the others."""
+    generator = torch.Generator().manual_seed(0)
+    turn = torch.randn(200, 1, generator=generator)
+    place = torch.randn(200, 1, generator=generator)  # of the head in the picture: what moves the torso
+    poses = torch.cat([turn, turn + 0.02 * place, *(torch.randn(200, 4, generator=generator),)], dim=1)
+
+    def error(whitening):
+        torso = build(replace(CONFIG, whitening=whitening))
+        if whitening:
+            torso.whiten(poses)
+        linear = torch.zeros(6, 1, requires_grad=True)
+        adam = torch.optim.Adam([linear], 0.01)
+        for _ in range(300):
+            loss = (((poses - torso.pose_mean) @ torso.pose_whitening) @ linear - place).square().mean()
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+        return loss.item()
+
+    assert error(1e-6) < 0.02 and error(0.0) > 0.5
+
+
 def test_frames_one_after_another_may_share_a_code():
     torso = lively(replace(CONFIG, frames_per_code=3))
     with torch.no_grad():
