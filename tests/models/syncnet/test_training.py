@@ -46,8 +46,8 @@ def test_a_training_leaves_an_expert_that_judges_as_it_told(tmp_path):
         res_blocks=0,
         batch_size=128,
         learning_rate=1e-2,
-        steps=150,
-        val_every=75,
+        steps=400,
+        val_every=200,
         log_every=25,
         pairs_per_clip=200,
     )
@@ -55,7 +55,7 @@ def test_a_training_leaves_an_expert_that_judges_as_it_told(tmp_path):
     train(Job(**json.loads(json.dumps(asdict(job)))))
     rows = read_progress(tmp_path / "work/progress.jsonl")
     told = [row for row in rows if "val_loss" in row]
-    assert [row["step"] for row in told] == [74, 149]
+    assert [row["step"] for row in told] == [199, 399]
     assert told[-1]["val_accuracy"] > 0.9 and told[-1]["val_loss"] < 0.3
     assert {"train_loss", "train_accuracy"} <= rows[0].keys()
 
