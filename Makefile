@@ -10,6 +10,9 @@ export PYTHONUNBUFFERED := 1
 run: $(READY)  ## raw media to rendered video; does nothing when nothing changed
 	@talkingface reproduce && talkingface where
 
+# Their networks are tiny, and threads that wait for each other stall where anything else is at work.
+test test-all: export OMP_NUM_THREADS := 1
+
 test: $(READY) lint  ## the fast tests, under 15 minutes on 2 cores
 	@python -m pytest -m "not slow" --durations=25
 
