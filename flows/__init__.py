@@ -15,6 +15,8 @@ _DEFAULTS = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # nine processes that nothing here has a use for
     "MLFLOW_TRACKING_URI": f"sqlite:///{Path('mlflow.db').resolve()}",
     "GIT_PYTHON_REFRESH": "quiet",
+    # Torch's threads that turn round while they wait take three to six times as long where anything else is at work (measured).
+    "OMP_WAIT_POLICY": "PASSIVE",
 }
 for _name, _value in _DEFAULTS.items():
-    os.environ.setdefault(_name, _value)  # read when prefect and mlflow are imported, so before that
+    os.environ.setdefault(_name, _value)  # read when prefect, mlflow and torch are imported, so before that

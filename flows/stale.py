@@ -19,6 +19,7 @@ from data.files import atomic_file
 LOCK = Path("dvc.lock")
 LAST_WHOLE_LOCK = Path("data/.work/dvc.lock")  # empty: there was none
 LOCK_POLL_S = 1.0
+REASONS = 2  # of a stage's that are told; `dvc status` has all
 
 
 class WrongMeta(ValueError):
@@ -108,9 +109,9 @@ def _plan(targets: Collection[str]) -> Plan:
         for stage in order:
             if stage in planned:
                 upstream = [before for before in graph.successors(stage) if before in planned]
-                why = "; ".join(_reasons(status.get(stage.addressing, []))) or "follows " + ", ".join(
-                    before.addressing for before in upstream
-                )
+                reasons = list(_reasons(status.get(stage.addressing, [])))
+                more = [f"and {len(reasons) - REASONS} more"] if len(reasons) > REASONS else []
+                why = "; ".join(reasons[:REASONS] + more) or "follows " + ", ".join(before.addressing for before in upstream)
                 names = frozenset(before.addressing for before in upstream)
                 stages.append(Stage(stage.addressing, why, names, _meta(stage), depth[stage]))
         locked = yaml.safe_load(LOCK.read_text())["stages"] if LOCK.exists() else {}

@@ -102,6 +102,7 @@ def test_each_stage_begins_after_its_upstream_and_others_run_beside_it(first):
     # By what was told: on a busy machine one DVC may take longer to begin than the other stage to end.
     begun, ended = ([told.index(f"wait@{side}: {what}") for side in ("left", "right")] for what in ("starts", "ran after"))
     assert max(begun) < min(ended)
+    assert "wait@left: starts (" in told and "and 1 more)" in told, "why it ran, in short"
 
 
 def test_two_stages_that_want_the_one_gpu_do_not_overlap(first):
