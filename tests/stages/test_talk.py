@@ -30,7 +30,8 @@ from tests.models.head import corpus as heads
 from tests.models.postnet import corpus as voices
 from tests.project import ROOT, change_params
 
-TORSO = replace(SAMPLE, image_size=heads.CONFIG.image_size, frames=8, levels=4, finest=32, log2_rows=10)
+LIVELY = {"pose_octaves": 4, "shaded": True}  # a torso that has learnt nothing shows its pose in its colours alone
+TORSO = replace(SAMPLE, image_size=heads.CONFIG.image_size, frames=8, levels=4, finest=32, log2_rows=10, **LIVELY)
 HEARS = replace(voices.MOTION_CONFIG, audio="mel", audio_width=256, audio_mean=-40.0, audio_std=20.0)
 KNOWING = replace(voices.CONFIG, frames=30)
 

@@ -196,7 +196,7 @@ def test_validation_is_the_same_each_time(tmp_path, shards):
 
 
 def test_a_training_leaves_a_checkpoint_that_decodes_as_it_told(tmp_path):
-    config = replace(CONFIG, steps=300, val_every=100, log_every=20, codebook_start=100, codes=64, learning_rate_decay="cosine")
+    config = replace(CONFIG, steps=500, val_every=100, log_every=20, codebook_start=100, codes=64, learning_rate_decay="cosine")
     training, validation = write_corpus(tmp_path / "train", [8, 8, 8]), write_corpus(tmp_path / "val", [4, 4])
     work, out = tmp_path / "work", tmp_path / "checkpoint"
     train(Job("autoencoder", asdict(config), str(training), str(validation), {}, str(work), str(out)))
@@ -204,7 +204,7 @@ def test_a_training_leaves_a_checkpoint_that_decodes_as_it_told(tmp_path):
     rows = read_progress(work / "progress.jsonl")
     losses = [row["val_loss"] for row in rows if "val_loss" in row]
     told = json.loads((work / "summary.json").read_text())
-    assert losses[-1] == told["val_loss"] and told["steps"] == 300
+    assert losses[-1] == told["val_loss"] and told["steps"] == 500
     network, images = load(out), to_unit(torch.stack(validation_examples(validation, config)))
     with torch.inference_mode():
         decoded = network.decode(network.encode(images))
