@@ -13,7 +13,6 @@ Everything here reads the present store, MLFLOW_TRACKING_URI, and the present fo
 """
 
 import hashlib
-import importlib
 import json
 import tempfile
 import time
@@ -32,6 +31,7 @@ from flows import serving
 from flows.tracking import COMMIT, dvc_hash, held_out_scores, inputs_of, trained_run
 from models.checkpoint import CARD
 from stages.engine import code_version
+from stages.judges import judge_of
 from stages.params import output, raw_section, system_params
 
 PREFIX = "talkingface-"
@@ -153,9 +153,9 @@ def held_out_digest(system: str) -> str:
 
     The held-out clips by the sha256 that their index has, not DVC's hash of the whole set, which another training clip changes.
     """
-    corpus, made = system_params(system).corpus, importlib.import_module(f"models.{system}").MAKES
+    corpus = system_params(system).corpus
     clips = _made(output("shards", corpus) / "test" / INDEX, f"shards@{corpus}").read_bytes()
-    code = [code_version(module) for module in (f"stages.judges.{made}", f"models.{system}.generate")]
+    code = [code_version(module) for module in (judge_of(system).__name__, f"models.{system}.generate")]
     told = [hashlib.sha256(clips).hexdigest(), raw_section(f"evaluate.{system}"), code]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]
 

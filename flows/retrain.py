@@ -35,7 +35,7 @@ from flows.registry import Version
 from flows.reproduce import Outcome, StagesFailed, quiet_console, reproduce
 from flows.slots import Held, Slots, machine
 from flows.stale import Plan, plan
-from flows.tracking import PARENT_RUN
+from flows.tracking import PARENT_RUN, trained_run_id
 from flows.verdict import Better, Decision, Scores, decide, decide_first
 from stages import inbox
 from stages.engine import die_with
@@ -182,10 +182,9 @@ def _retrain(systems: list[str] | None) -> list[Judged]:
 
 def _unjudged(system: str) -> bool:
     """Whether its present checkpoint, if it has one, was never decided about."""
-    if not (output("training", system) / "run.json").exists():
-        return False
-    trained = json.loads((output("training", system) / "run.json").read_text())["run_id"]
-    return not any(one.run_id == trained and decided(one) is not None for one in registry.versions(system))
+    trained = trained_run_id(system)
+    judged = (one.run_id for one in registry.versions(system) if decided(one) is not None)
+    return trained is not None and trained not in judged
 
 
 def decided(version: Version) -> str | None:
@@ -311,8 +310,7 @@ def _show_champions(systems: list[str]) -> dict[str, str]:
 
 def _is_champion(system: str) -> bool:
     champion = registry.champion(system)
-    run = json.loads((output("training", system) / "run.json").read_text())["run_id"]
-    return champion is not None and champion.run_id == run
+    return champion is not None and champion.run_id == trained_run_id(system)
 
 
 def _report(judged: list[Judged], failures: list[str]) -> str:

@@ -15,8 +15,8 @@ from dvc.repo.reproduce import get_active_graph, plan_repro
 from dvc.utils.serialize import dumps_yaml, parse_yaml_for_update
 
 from data.files import atomic_file
+from stages.params import LOCK, locked_stages
 
-LOCK = Path("dvc.lock")
 LAST_WHOLE_LOCK = Path("data/.work/dvc.lock")  # empty: there was none
 LOCK_POLL_S = 1.0
 REASONS = 2  # of a stage's that are told; `dvc status` has all
@@ -114,7 +114,7 @@ def _plan(targets: Collection[str]) -> Plan:
                 why = "; ".join(reasons[:REASONS] + more) or "follows " + ", ".join(before.addressing for before in upstream)
                 names = frozenset(before.addressing for before in upstream)
                 stages.append(Stage(stage.addressing, why, names, _meta(stage), depth[stage]))
-        locked = yaml.safe_load(LOCK.read_text())["stages"] if LOCK.exists() else {}
+        locked = locked_stages()
         return Plan(stages, [stage.addressing for stage in order], frozenset(locked))
 
 

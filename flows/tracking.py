@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
-import yaml
 from mlflow.data.dataset_source import DatasetSource
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import DatasetInput, Metric, Run
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 
 from data.files import atomic_file
-from stages.params import output
+from stages.params import locked_stages, output
 
 COMMIT = "git.commit"  # tag: of the code that trained
 PARENT_RUN = "TALKINGFACE_PARENT_RUN"  # environment: id of the run below which trainings stand, that of a retraining
@@ -57,9 +56,7 @@ def dvc_hash(path: str) -> str:
 
     A directory's is 36 characters, just what MLflow admits.
     """
-    lock = Path("dvc.lock")
-    stages = yaml.safe_load(lock.read_text())["stages"] if lock.exists() else {}
-    for stage in stages.values():
+    for stage in locked_stages().values():
         for out in stage.get("outs", []):
             if Path(path).is_relative_to(out["path"]):
                 return out["md5"]
@@ -111,12 +108,17 @@ def training_run(system: str, state: Path, params: dict[str, Any], dataset: str)
         yield run.info.run_id
 
 
+def trained_run_id(system: str) -> str | None:
+    """Of the run that trained the present checkpoint; None where there is none."""
+    path = output("training", system) / "run.json"
+    return json.loads(path.read_text())["run_id"] if path.exists() else None
+
+
 def trained_run(system: str) -> Run:
     """The run that trained the present checkpoint. Raises FileNotFoundError, or LookupError where this store does not know it."""
-    path = output("training", system) / "run.json"
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is not there yet: `dvc repro train@{system}` makes it")
-    run_id = json.loads(path.read_text())["run_id"]
+    run_id = trained_run_id(system)
+    if run_id is None:
+        raise FileNotFoundError(f"{output('training', system)} is not there yet: `dvc repro train@{system}` makes it")
     try:
         return mlflow.MlflowClient().get_run(run_id)
     except mlflow.MlflowException as error:

@@ -8,6 +8,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 PARAMS = Path("params.yaml")
+LOCK = Path("dvc.lock")
 
 T = TypeVar("T")
 
@@ -38,6 +39,11 @@ def raw_section(name: str) -> Any:
             raise WrongParams(f"params.yaml has no section {name!r}")
         value = value[part]
     return value
+
+
+def locked_stages() -> dict[str, Any]:
+    """DVC's record of what was made from what, by stage, as `dvc.lock` has it; empty where there is none yet."""
+    return yaml.safe_load(LOCK.read_text())["stages"] if LOCK.exists() else {}
 
 
 def parts() -> list[str]:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
-import yaml
 
 from data.files import atomic_file
 from data.media import audio
@@ -23,7 +22,7 @@ from stages.bars import bars, told
 from stages.edit.film import write_film
 from stages.evaluate import EvaluateParams
 from stages.hearing import column
-from stages.params import output, section, system_params
+from stages.params import PARAMS, locked_stages, output, section, system_params
 from stages.person import SYSTEM
 from stages.rendering import RenderParams
 from stages.speak import SOUND_RATE, CannotSpeak, clip_of
@@ -96,11 +95,8 @@ def check(sound: Path, out: Path, pose: str, source: str) -> None:
 
 def learnt_corpus(asked: str) -> str:
     """The corpus that the checkpoint was trained on, as DVC's record says; `asked` if it was not trained by DVC here."""
-    lock = Path("dvc.lock")
-    stages = yaml.safe_load(lock.read_text())["stages"] if lock.exists() else {}
-    if f"train@{SYSTEM}" not in stages:
-        return asked
-    return stages[f"train@{SYSTEM}"]["params"]["params.yaml"][f"systems.{SYSTEM}"]["corpus"]
+    trained = locked_stages().get(f"train@{SYSTEM}")
+    return trained["params"][str(PARAMS)][f"systems.{SYSTEM}"]["corpus"] if trained else asked
 
 
 def training_clip(corpus: str, key: str | None) -> Clip:
