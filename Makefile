@@ -13,8 +13,8 @@ run: $(READY)  ## raw media to rendered video; does nothing when nothing changed
 # Their networks are tiny, and threads that wait for each other stall where anything else is at work.
 test test-all: export OMP_NUM_THREADS := 1
 
-test: $(READY) lint  ## the fast tests, under 15 minutes on 2 cores
-	@python -m pytest -m "not slow" --durations=25
+test: $(READY) lint  ## the fast tests, two files at a time: some ten minutes on 2 cores
+	@python -m pytest -m "not slow" --numprocesses 2 --dist loadfile --durations=25
 
 test-all: $(READY) lint
 	@python -m pytest

@@ -18,9 +18,8 @@ from pathlib import Path
 from data.corpora.person import FILM
 from data.files import atomic_file
 from data.manifest import corpora, manifest
-from data.media import audio, video
 from stages.params import output, raw_section, work
-from stages.person import ADAPTER
+from stages.person import ADAPTER, CannotLearn, seconds_of
 
 SETTLED_S = 30.0  # for so long a film has not grown: then it is whole
 
@@ -73,12 +72,9 @@ def _unfinished(film: Path) -> str:
 
 def _unreadable(film: Path) -> str:
     try:
-        next(video.frames_at(film, 1000))
-        audio.samples_at(film, 16_000, 0.0, 1.0)
-    except video.Unusable as error:
-        return f"{error}: replace or remove it"
-    except (video.MediaError, StopIteration) as error:
-        return f"it cannot be read ({error}): replace or remove it"
+        seconds_of(film)
+    except CannotLearn as error:
+        return str(error)
     return ""
 
 

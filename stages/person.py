@@ -74,24 +74,28 @@ def corpus_name(film: Path, name: str | None) -> str:
 
 
 def examined(film: Path) -> float:
-    """The film's seconds, once a picture and a second of sound were decoded. Raises CannotLearn."""
+    """The seconds of a film that is long enough to be learnt from. Raises CannotLearn."""
     if not film.is_file():
         raise CannotLearn(f"there is no file {film}")
     if not FILM.fullmatch(film.suffix):
         raise CannotLearn(f"{film}: its name is not that of a film: name it .mp4, .mov, .mkv or .webm, as what it is")
+    if (seconds := seconds_of(film)) < SHORTEST_FILM:
+        raise CannotLearn(f"{film} lasts {seconds:.1f} s: film {SHORTEST_FILM:.0f} s or more, better a minute or some minutes")
+    return seconds
+
+
+def seconds_of(film: Path) -> float:
+    """The film's seconds, once a picture and a second of sound were decoded. Raises CannotLearn."""
     try:
         next(video.frames_at(film, 1000))
         audio.samples_at(film, 16_000, 0.0, 1.0)
-        seconds = video.duration(film) or float(sum(1 for _ in video.frames_at(film, 1)))
+        return video.duration(film) or float(sum(1 for _ in video.frames_at(film, 1)))
     except video.NoStream as error:
         raise CannotLearn(f"{error}: film somebody who speaks, pictures and sound in one file") from error
     except video.Unusable as error:
         raise CannotLearn(f"{error}: convert it, as by `ffmpeg -i {film.name} {film.stem}_again.mp4`") from error
     except video.MediaError as error:
         raise CannotLearn(f"{film} cannot be read ({error.strerror}): see whether it plays, and convert it") from error
-    if seconds < SHORTEST_FILM:
-        raise CannotLearn(f"{film} lasts {seconds:.1f} s: film {SHORTEST_FILM:.0f} s or more, better a minute or some minutes")
-    return seconds
 
 
 def place(film: Path, corpus: str, crop: str) -> None:

@@ -1,17 +1,18 @@
 """`python -m tests.models.motion.bench [SHARDS [SYNCNET [KEPT]]]`: what the flow is for.
 
 SHARDS   with train, val and test (data/shards/sample)
-SYNCNET  checkpoint of the sync expert, which all three are trained with (data/checkpoints/syncnet)
-KEPT     folder of the three that are trained, which a second run takes as they are (data/.work/bench/motion)
+SYNCNET  checkpoint of the sync expert, which all are trained with (data/checkpoints/syncnet)
+KEPT     folder of the trainings, which a second run takes as they are (data/.work/bench/motion)
 
 The same network with a flow for its prior, with a plain Gaussian, and as a regressor of the mean, each trained by the preset
-`sample`, move the mouth to held-out sounds. Landmarks are the mouth's 20, in millimetres, each utterance less its own mean: how
-a person holds the mouth all along is not in the sound. What a prior is worth depends on the weight of the divergence from it, and
-on the temperature of the draws, of which colder ones err less and differ less: rows of equal error are to be compared.
+`sample` from three seeds, move the mouth to held-out sounds. Landmarks are the mouth's 20, in millimetres, each utterance less
+its own mean: how a person holds the mouth all along is not in the sound. The energy score weighs error against diversity, and
+is lowest for the distribution that is right (Gneiting and Raftery 2007, §4.3): the error of one, less half the diversity.
 """
 
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple, get_args
@@ -22,14 +23,13 @@ import torch
 from data.shardset import ShardSet
 from models.given import Given
 from models.landmarks import MOUTH, Utterance, read_utterance
-from models.motion.config import SYNCNET, Config, Prior
+from models.motion.config import PRESETS, SYNCNET, Prior
 from models.motion.generate import load, move
 from models.motion.network import MotionVAE
 from tests.models.trained import KEPT, trained
 
 DRAWS = 5  # of each utterance
-TEMPERATURES = (1.0, 0.5)
-WEIGHTS = (1e-4, 2e-4, 5e-4)  # of the divergence
+SEEDS = (0, 1, 2)  # of trainings
 MILLIMETRES = 10.0  # in a centimetre
 
 
@@ -40,6 +40,7 @@ class Scores(NamedTuple):
     best: float  # of the best
     mean: float  # of the mean of all
     diversity: float  # between two draws
+    energy: float  # see above
     movement: float  # standard deviation over time, of the real one's
 
 
@@ -57,50 +58,43 @@ def apart(one_TP3: np.ndarray, other_TP3: np.ndarray) -> float:
 def judged(real_TP3: np.ndarray, draws: Sequence[np.ndarray]) -> Scores:
     """Mouths that were drawn for one utterance, beside its own."""
     errors = [apart(draw, real_TP3) for draw in draws]
+    one, diversity = float(np.mean(errors)), float(np.mean([apart(one, other) for one, other in combinations(draws, 2)]))
     return Scores(
-        float(np.mean(errors)),
+        one,
         min(errors),
         apart(np.mean(draws, axis=0), real_TP3),
-        float(np.mean([apart(one, other) for one, other in combinations(draws, 2)])),
+        diversity,
+        one - diversity / 2,
         float(np.mean([draw.std(axis=0).mean() for draw in draws]) / real_TP3.std(axis=0).mean()),
     )
 
 
-def scored(network: MotionVAE, utterances: Sequence[Utterance], temperature: float) -> Scores:
+def scored(network: MotionVAE, utterances: Sequence[Utterance]) -> Scores:
     """The mean over utterances."""
     rows = [
-        judged(mouth(said.motion), [mouth(move(network, said.speech, temperature, seed)) for seed in range(DRAWS)])
+        judged(mouth(said.motion), [mouth(move(network, said.speech, temperature=1.0, seed=seed)) for seed in range(DRAWS)])
         for said in utterances
     ]
     return Scores(*np.mean(rows, axis=0).tolist())
 
 
-def configurations() -> dict[str, Config]:
-    """By the names of their folders. A regressor has no divergence to be weighted."""
-    weighted = {
-        f"{prior}_{weight:g}": {"prior": prior, "kl_weight": weight}
-        for prior in get_args(Prior)
-        for weight in WEIGHTS
-        if prior != "none"
-    }
-    return {name: Config.from_dict("sample", overrides) for name, overrides in (weighted | {"none": {"prior": "none"}}).items()}
-
-
 def table(shards: Path, syncnet: Path, kept: Path) -> Iterator[str]:
-    """Its lines, as Markdown has tables."""
-    given, configs = Given(shards / "train", shards / "val", {SYNCNET: syncnet}), configurations()
-    heard = configs["none"].audio, configs["none"].audio_width
-    held_out = [read_utterance(clip, *heard) for part in ("val", "test") for clip in ShardSet(shards / part).clips()]
+    """Its lines, as Markdown has tables: means over SEEDS, and standard deviations."""
+    given, sample = Given(shards / "train", shards / "val", {SYNCNET: syncnet}), PRESETS["sample"]
+    clips = [clip for part in ("val", "test") for clip in ShardSet(shards / part).clips()]
+    held_out = [read_utterance(clip, sample.audio, sample.audio_width) for clip in clips]
     still = float(np.mean([apart(mouth(said.motion), np.zeros(3)) for said in held_out]))
     frames = sum(len(said.motion) for said in held_out)
     yield f"{len(held_out)} held-out utterances, {frames} frames; a still mouth errs by {still:.2f} mm.\n"
-    yield f"| prior | weight | temperature | error of one | best of {DRAWS} | mean of {DRAWS} | diversity | movement |"
-    yield "|---|---|---|---|---|---|---|---|"
-    for name, config in configs.items():
-        network, drawn = load(trained("motion", config, given, kept / name)), config.prior != "none"
-        for temperature in TEMPERATURES if drawn else TEMPERATURES[:1]:
-            scores = " | ".join(f"{value:.2f}" for value in scored(network, held_out, temperature))
-            yield f"| {config.prior} | {f'{config.kl_weight:g} | {temperature}' if drawn else '— | —'} | {scores} |"
+    yield f"| prior | error of one | best of {DRAWS} | mean of {DRAWS} | diversity | energy score | movement |"
+    yield "|---|---|---|---|---|---|---|"
+    for prior in get_args(Prior):
+        rows = [
+            scored(load(trained("motion", replace(sample, prior=prior, seed=seed), given, kept / f"{prior}_{seed}")), held_out)
+            for seed in SEEDS
+        ]
+        both = zip(np.mean(rows, axis=0), np.std(rows, axis=0, ddof=1), strict=True)
+        yield f"| {prior} | {' | '.join(f'{mean:.2f} ± {std:.2f}' for mean, std in both)} |"
 
 
 if __name__ == "__main__":

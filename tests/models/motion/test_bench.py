@@ -17,6 +17,6 @@ def test_scores_of_draws_whose_errors_are_known():
     real[1] = 1
     draws = [real + np.array(aside) for aside in ((3, 0, 0), (0, 4, 0))]
     scores = judged(real, draws)
-    assert (scores.one, scores.best, scores.diversity, scores.movement) == pytest.approx((3.5, 3, 5, 1))
+    assert (scores.one, scores.best, scores.diversity, scores.energy, scores.movement) == pytest.approx((3.5, 3, 5, 1, 1))
     assert scores.mean == pytest.approx(2.5)  # of (1.5, 2, 0)
-    assert judged(real, [real, real]) == pytest.approx((0, 0, 0, 0, 1))
+    assert judged(real, [real, real]) == pytest.approx((0, 0, 0, 0, 0, 1))
