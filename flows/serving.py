@@ -10,7 +10,6 @@ for a scanned mesh (VOCASET, BIWI), whose tables their licences let nobody pass 
         -d "{\"dataframe_records\": [{\"audio\": \"$(base64 -w0 hello.wav)\"}]}"    # predictions[0].film: an .mp4 in base64
 """
 
-import importlib
 import os
 import tempfile
 from collections.abc import Mapping
@@ -32,6 +31,7 @@ from data.media import audio, video
 from data.shardset import Clip, Index, ShardSet, json_object, write_index, write_shard
 from stages.engine import die_with
 from stages.engine.workers import SPAWN
+from stages.judges import makes
 from stages.params import PARAMS, output, system_params
 
 MODEL_CODE = Path(__file__).with_name("served.py")
@@ -68,14 +68,9 @@ def lend_faces(corpus: str, shards: Path) -> None:
         write_index(folder, Index.of([write_shard(folder / "00000.tar", lent)] if lent else [], {}))
 
 
-def kind(system: str) -> str:
-    """What the system makes: "meshes", "portraits" or "frames"."""
-    return importlib.import_module(f"models.{system}").MAKES
-
-
 def signature(system: str) -> ModelSignature:
     """A table of sounds (and the videos to paint over, where frames are painted) to a table of films."""
-    columns = ["audio", "video"] if kind(system) == "frames" else ["audio"]
+    columns = ["audio", "video"] if makes(system) == "frames" else ["audio"]
     given = Schema([ColSpec(DataType.binary, name) for name in columns])
     return ModelSignature(given, Schema([ColSpec(DataType.binary, "film")]), ParamSchema([ParamSpec("seed", DataType.long, 0)]))
 
@@ -85,7 +80,7 @@ def example(system: str) -> pd.DataFrame:
     clip = next(ShardSet(output("shards", system_params(system).corpus) / "test").clips())
     samples, rate = audio.wav_samples(clip.members["wav"])
     row = {"audio": audio.wav_bytes(samples[:rate], rate)}
-    if kind(system) == "frames":
+    if makes(system) == "frames":
         fps = json_object(clip.members["json"])["fps"]
         row["video"] = video.encode_frames(islice(video.each_frame(clip.members["mp4"]), fps), fps, EXAMPLE_CRF)
     return pd.DataFrame([row])
@@ -150,12 +145,12 @@ def film(system: str, given: dict[str, Any], seed: int) -> bytes:
 
 def _make(system: str, sound: Path, given: dict[str, Any], out: Path, seed: int) -> None:
     """The stages are imported here, as each takes seconds and other libraries."""
-    makes = kind(system)
-    if makes == "meshes":
+    made = makes(system)
+    if made == "meshes":
         from stages.speak import speak
 
         speak(system, sound, out, None, None, seed, None)
-    elif makes == "portraits":
+    elif made == "portraits":
         from stages.talk import talk
 
         talk(sound, out, "loop", None, "adapted", True, seed)

@@ -9,7 +9,7 @@ from data.shardset import Clip, ShardSet, npy_array
 from data.topology import topology_of
 from stages.evaluate import EvaluateParams
 from stages.export import FORMATS, Motion, export
-from stages.judges import meshes
+from stages.judges import makes, meshes
 from stages.params import output, section, system_params
 from stages.rendering import RenderParams
 
@@ -28,7 +28,7 @@ def speak(system: str, sound: Path, out: Path, like: str | None, style: str | No
     set; None is the mean of all. landmarker: see stages/export.py. Raises CannotSpeak, CannotExport, ValueError for sound
     or a style that cannot be used, and PyAV's error for a file that cannot be decoded.
     """
-    if importlib.import_module(f"models.{system}").MAKES != "meshes":
+    if makes(system) != "meshes":
         raise CannotSpeak(f"{system} paints over a video, and does not move a mesh: name another with --system")
     if out.suffix not in (FILM, *FORMATS):
         raise CannotSpeak(f"{out}: no format {out.suffix!r}; there are {', '.join((FILM, *FORMATS))}")

@@ -38,6 +38,7 @@ from stages.edit.shots import Face, Places, find_places
 from stages.engine import code_version
 from stages.evaluate import EvaluateParams
 from stages.hearing import column
+from stages.judges import makes
 from stages.masks import MaskParams
 from stages.params import output, raw_section, section, system_params, work
 from stages.rendering import RenderParams
@@ -138,7 +139,7 @@ def crop_of(system: str) -> str:
     """The name of the crop on which a system is trained: that of its corpus. Raises CannotEdit for one that paints no frames."""
     if system not in raw_section("systems"):
         raise CannotEdit(f"there is no system {system} in params.yaml: there are {', '.join(raw_section('systems'))}")
-    if importlib.import_module(f"models.{system}").MAKES != "frames":
+    if makes(system) != "frames":
         raise CannotEdit(f"{system} moves a mesh: use `talkingface speak`")
     corpus = system_params(system).corpus
     name = manifest(corpus).crop

@@ -21,6 +21,11 @@ import importlib
 from types import ModuleType
 
 
+def makes(system: str) -> str:
+    """What `system` makes."""
+    return importlib.import_module(f"models.{system}").MAKES
+
+
 def judge_of(system: str) -> ModuleType:
     """The judge of what `system` makes."""
-    return importlib.import_module(f"stages.judges.{importlib.import_module(f'models.{system}').MAKES}")
+    return importlib.import_module(f"stages.judges.{makes(system)}")
