@@ -17,6 +17,7 @@ from models.hearing import Audio, check_members, heard_rows
 
 VALUES = 3 * len(LANDMARKS_68)  # X
 BROWS, EYES, MOUTH = slice(3 * 17, 3 * 27), slice(3 * 36, 3 * 48), slice(3 * 48, 3 * 68)
+UPPER = slice(BROWS.start, MOUTH.start)  # brows, nose and eyes
 CENTIMETRES = 100.0  # in a metre
 
 # Where the 68 points are in MediaPipe's canonical face model (Apache-2.0): centimetres, in the head frame of the column

@@ -103,7 +103,7 @@ def speak(person: Person, rows_SD: np.ndarray, source: str, seed: int, guards: G
     if source != "generic":
         return postnet.speak(person.voice, rows_SD, TEMPERATURE, seed, guards)
     motion_TX = torch.from_numpy(move(person.voice.motion, rows_SD, TEMPERATURE, seed))
-    blink_alone = replace(guards, lle_share=0.0, clamp_std=0.0, smoothing=0.0)
+    blink_alone = replace(guards, lle_share=0.0, clamp_std=0.0, upper_share=1.0, smoothing=0.0)
     return guarded(motion_TX, blink_alone, network.motion_NX, network.mean_X, network.std_X).numpy()
 
 

@@ -55,6 +55,9 @@ class Config:
     lle_share: float  # of a frame, that its reconstruction from the person's frames replaces; 0 is none (++: 0.2)
     lle_neighbours: int  # of the person's frames, which it is reconstructed from
     clamp_std: float  # standard deviations of the person's motion that a landmark may be off its mean; 0 is any (2 to 3)
+    upper_share: (
+        float  # of how far brows, nose and eyes are off the person's mean; 0 holds them still but for blinks (release: 1)
+    )
     smoothing: float  # share of the frame before that a frame keeps; 0 is none
     blink: Blink  # of the eyes: see guards.py
 
@@ -88,7 +91,7 @@ class Config:
 
     @property
     def guards(self) -> Guards:
-        return Guards(self.lle_share, self.lle_neighbours, self.clamp_std, self.smoothing, self.blink)
+        return Guards(self.lle_share, self.lle_neighbours, self.clamp_std, self.upper_share, self.smoothing, self.blink)
 
     @classmethod
     def from_dict(cls, preset: str, overrides: Mapping[str, Any]) -> "Config":
@@ -127,6 +130,7 @@ MAY = Config(  # the release's example person: 796,620 parameters, and 158,080 o
     lle_share=0.0,
     lle_neighbours=10,
     clamp_std=3.0,
+    upper_share=1.0,
     smoothing=0.2,
     blink="none",
     buffer_clips=1024,
@@ -153,6 +157,7 @@ SAMPLE = replace(
     seed=0,
     log_every=10,
     val_every=50,
+    upper_share=0.0,  # seconds of speech teach it nothing of brows but noise
     buffer_clips=64,
     loader_workers=0,
 )

@@ -49,7 +49,8 @@ def adapt(network: PostNet, motion_TX: np.ndarray, guards: Guards) -> np.ndarray
         raise ValueError("the network is in training mode, where batches are normalised as one: call network.eval()")
     if guards.know_the_person and not len(network.motion_NX):
         raise ValueError(
-            "the checkpoint holds no motion of the person, which lle_share, clamp_std and blink need: set them to 0, 0 and none"
+            "the checkpoint holds no motion of the person, which the guards need: set lle_share and clamp_std to 0, "
+            "upper_share to 1 and blink to none"
         )
     motion_1TX = torch.from_numpy(motion_TX).to(network.motion_NX)[None]
     mask_1T = torch.ones(motion_1TX.shape[:2], dtype=torch.bool, device=motion_1TX.device)

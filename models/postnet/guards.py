@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from models.landmarks import EYES, VALUES
+from models.landmarks import EYES, UPPER, VALUES
 from models.presets import WrongConfig, check_types
 
 # "period": the eyes shut every four seconds (++). "none": as the motion has them, which is hardly, as sound does not tell.
@@ -29,6 +29,7 @@ class Guards:
     lle_share: float
     lle_neighbours: int
     clamp_std: float
+    upper_share: float
     smoothing: float
     blink: Blink
 
@@ -38,6 +39,7 @@ class Guards:
             (0 <= self.lle_share <= 1, "lle_share must be in [0, 1]"),
             (self.lle_neighbours > 0, "lle_neighbours must be above 0"),
             (self.clamp_std >= 0, "clamp_std must be at least 0"),
+            (0 <= self.upper_share <= 1, "upper_share must be in [0, 1]"),
             (0 <= self.smoothing < 1, "smoothing must be in [0, 1)"),
         ):
             if not holds:
@@ -46,11 +48,12 @@ class Guards:
     @property
     def know_the_person(self) -> bool:
         """Whether any of them needs the person's training motion."""
-        return self.lle_share > 0 or self.clamp_std > 0 or self.blink != "none"
+        return self.lle_share > 0 or self.clamp_std > 0 or self.upper_share < 1 or self.blink != "none"
 
 
 def guarded(motion_TX: Tensor, guards: Guards, database_NX: Tensor, mean_X: Tensor, std_X: Tensor) -> Tensor:
-    """All that `guards` names, in ++'s order: reconstruction, clamp, smoothing; and the blink, which none of them may flatten.
+    """All that `guards` names, in ++'s order: reconstruction, clamp, smoothing, with the upper face before that; and the blink,
+    which none may flatten.
 
     database, mean, std: of the person's training motion.
     """
@@ -58,6 +61,8 @@ def guarded(motion_TX: Tensor, guards: Guards, database_NX: Tensor, mean_X: Tens
         motion_TX = lle(motion_TX, database_NX, guards.lle_neighbours, guards.lle_share, slice(0, VALUES))
     if guards.clamp_std:
         motion_TX = clamp(motion_TX, mean_X, std_X, widths(guards.clamp_std).to(motion_TX))
+    if guards.upper_share < 1:
+        motion_TX = quieten(motion_TX, mean_X, guards.upper_share)
     if guards.smoothing:
         motion_TX = smooth(motion_TX, guards.smoothing)
     if guards.blink == "period":
@@ -103,6 +108,13 @@ def widths(clamp_std: float) -> Tensor:
 def clamp(motion_TX: Tensor, mean_X: Tensor, std_X: Tensor, widths_X: Tensor) -> Tensor:
     """Every number at most its width, in standard deviations, off its mean."""
     return motion_TX.clamp(mean_X - widths_X * std_X, mean_X + widths_X * std_X)
+
+
+def quieten(motion_TX: Tensor, mean_X: Tensor, share: float) -> Tensor:
+    """Brows, nose and eyes, of which sound hardly tells, off their mean by that share of what they were."""
+    quiet_TX = motion_TX.clone()
+    quiet_TX[:, UPPER] = torch.lerp(mean_X[UPPER], motion_TX[:, UPPER], share)
+    return quiet_TX
 
 
 def smooth(motion_TX: Tensor, keep: float) -> Tensor:

@@ -73,7 +73,7 @@ def read_official(file: Path, config: Config) -> tuple[PostNet, FrameDiscriminat
 
 def convert(file: Path, config: Config, of_generator: MotionConfig, of_expert: ExpertConfig, folder: Path) -> None:
     """Writes the file's network as a checkpoint folder, the generator's in it. Raises NotTheRelease."""
-    unguarded = replace(config, frames=0, lle_share=0.0, clamp_std=0.0, blink="none")
+    unguarded = replace(config, frames=0, lle_share=0.0, clamp_std=0.0, upper_share=1.0, blink="none")
     network, _ = read_official(file, unguarded)
     card = (
         f"# postnet\n\nThe authors' weights for one person, converted from {file.name}.\n\n"

@@ -205,7 +205,7 @@ def test_the_shut_eyes_of_a_checkpoint_that_knows_none_are_not_made_up(place, tm
     monkeypatch.chdir(tmp_path)
     postnet = output("checkpoints", "geneface") / POSTNET
     below = shutil.move(postnet / MOTION, tmp_path / "motion")
-    stranger = replace(voices.CONFIG, clamp_std=0.0)
+    stranger = replace(voices.CONFIG, clamp_std=0.0, upper_share=1.0)
     write_checkpoint(postnet, voices.randomised(stranger), stranger, "# untrained\n", {MOTION: Path(below)})
     code, told = command("voice.wav", "out.mp4")
     assert (code, "give --no-blink" in told) == (1, True)

@@ -30,7 +30,7 @@ from models.syncnet.network import SyncNet
 from tests.models.trained import KEPT, trained
 
 DRAWS, SEED = 3, 1  # of each utterance; of the second expert
-UNGUARDED = Guards(lle_share=0.0, lle_neighbours=10, clamp_std=0.0, smoothing=0.0, blink="none")
+UNGUARDED = Guards(lle_share=0.0, lle_neighbours=10, clamp_std=0.0, upper_share=1.0, smoothing=0.0, blink="none")
 MILLIMETRES = 10.0  # in a centimetre
 
 

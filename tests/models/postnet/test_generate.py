@@ -11,7 +11,7 @@ from models.postnet.guards import Guards, guarded
 from tests.models.postnet.corpus import CONFIG, randomised, write_generator
 from tests.models.syncnet.corpus import spoken
 
-OFF = Guards(lle_share=0.0, lle_neighbours=10, clamp_std=0.0, smoothing=0.0, blink="none")
+OFF = Guards(lle_share=0.0, lle_neighbours=10, clamp_std=0.0, upper_share=1.0, smoothing=0.0, blink="none")
 KNOWING = replace(CONFIG, frames=30)
 
 
@@ -32,7 +32,7 @@ def test_speaks_for_as_long_as_the_sound(person, frames):
 
 def test_says_what_the_networks_and_the_guards_say(person):
     speech, _ = spoken(20, 3)
-    guards = Guards(lle_share=0.3, lle_neighbours=5, clamp_std=1.0, smoothing=0.2, blink="period")
+    guards = Guards(lle_share=0.3, lle_neighbours=5, clamp_std=1.0, upper_share=0.5, smoothing=0.2, blink="period")
     drawn = torch.from_numpy(motion_generate.move(person.motion, speech, 0.7, 4))
     network = person.network
     plain = network(drawn[None], torch.ones(1, 20, dtype=torch.bool))[0]
@@ -52,7 +52,12 @@ def test_seeds_and_temperature_are_the_generator_s(person):
 def test_guards_that_know_a_person_need_one():
     stranger, motion = randomised(CONFIG), np.zeros((8, 204), np.float32)
     assert adapt(stranger, motion, replace(OFF, smoothing=0.2)).shape == (8, 204)
-    for guards in (replace(OFF, lle_share=0.1), replace(OFF, clamp_std=2.0), replace(OFF, blink="period")):
+    for guards in (
+        replace(OFF, lle_share=0.1),
+        replace(OFF, clamp_std=2.0),
+        replace(OFF, upper_share=0.0),
+        replace(OFF, blink="period"),
+    ):
         with pytest.raises(ValueError, match="holds no motion of the person"):
             adapt(stranger, motion, guards)
     with pytest.raises(ValueError, match="in training mode"):

@@ -14,12 +14,13 @@ from models.postnet.guards import (
     guarded,
     lle,
     lle_weights,
+    quieten,
     smooth,
     widths,
 )
 
 ALL = slice(0, VALUES)
-OFF = Guards(lle_share=0.0, lle_neighbours=10, clamp_std=0.0, smoothing=0.0, blink="none")
+OFF = Guards(lle_share=0.0, lle_neighbours=10, clamp_std=0.0, upper_share=1.0, smoothing=0.0, blink="none")
 
 
 @pytest.fixture
@@ -93,6 +94,16 @@ def test_clamp_bounds_what_is_far_and_nothing_else(person):
     assert torch.equal(clamp(calm, mean, std, widths(2.5)), calm)
 
 
+def test_brows_nose_and_eyes_are_quietened_and_nothing_else(person):
+    motion, mean = queries(person), person.mean(0)
+    upper = [number for point in range(17, 48) for number in range(3 * point, 3 * point + 3)]
+    others = sorted(set(range(VALUES)) - set(upper))
+    half = quieten(motion, mean, 0.5)
+    assert torch.allclose(half[:, upper], (motion + mean)[:, upper] / 2, atol=1e-6)
+    assert torch.equal(half[:, others], motion[:, others])
+    assert torch.equal(quieten(motion, mean, 0.0)[:, upper], mean[upper].expand(len(motion), -1))
+
+
 def test_smoothing_forgets_geometrically():
     motion = torch.zeros(6, VALUES)
     motion[0] = 1
@@ -139,7 +150,8 @@ def test_a_blink_follows_its_profile(person):
 def test_guards_are_switches(person):
     motion, mean, std = queries(person), person.mean(0), person.std(0, correction=0)
     assert torch.equal(guarded(motion, OFF, person, mean, std), motion) and not OFF.know_the_person
-    all_on = Guards(lle_share=0.5, lle_neighbours=10, clamp_std=1.0, smoothing=0.2, blink="period")
-    expected = blink(smooth(clamp(lle(motion, person, 10, 0.5, ALL), mean, std, widths(1.0)), 0.2), closed_eyes(person))
+    all_on = Guards(lle_share=0.5, lle_neighbours=10, clamp_std=1.0, upper_share=0.5, smoothing=0.2, blink="period")
+    held = quieten(clamp(lle(motion, person, 10, 0.5, ALL), mean, std, widths(1.0)), mean, 0.5)
+    expected = blink(smooth(held, 0.2), closed_eyes(person))
     assert torch.equal(guarded(motion, all_on, person, mean, std), expected) and all_on.know_the_person
     assert not torch.equal(expected, motion)
