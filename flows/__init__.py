@@ -11,6 +11,7 @@ _DEFAULTS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL",
     "DO_NOT_TRACK": "1",
+    "ORT_DISABLE_TELEMETRY": "1",  # ONNX Runtime, which diffusers imports too, tells its maker of every process
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # nine processes that nothing here has a use for
     "MLFLOW_TRACKING_URI": f"sqlite:///{Path('mlflow.db').resolve()}",

@@ -217,11 +217,14 @@ def render(
 
 @app.command()
 def reproduce(
+    targets: Annotated[
+        list[str] | None, typer.Argument(help="stages, with what they need: align@grid-0, or align for all of that name")
+    ] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="stages at once; else as many as cores")] = None,
     dry: Annotated[bool, typer.Option("--dry", help="say what is stale and why, and run nothing")] = False,
 ) -> None:
     """Make what is stale, as `dvc repro` does, with stages that do not wait for each other side by side."""
-    found = _stale()
+    found = _stale(targets or ())
     if not found.stages:
         console.print("nothing is stale")
     elif dry:
@@ -337,6 +340,7 @@ def worker(
 ) -> None:
     """Do in this folder what the Prefect server has scheduled, until Ctrl-C."""
     _find_prefect_server(prefect_port)
+    os.environ["TALKINGFACE_FOLDER"] = str(Path.cwd())  # for prefect.yaml
     from flows.schedule import POOLS
     from flows.server import side_by_side
 

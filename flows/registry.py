@@ -25,6 +25,7 @@ from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric, Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.models import Model
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_ALREADY_EXISTS, RESOURCE_DOES_NOT_EXIST, ErrorCode
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS, MLFLOW_RUN_NOTE
 
 from data.shardset import INDEX
 from flows import serving
@@ -74,6 +75,7 @@ def register(system: str) -> Version:
     version = known[0] if known else _create(client, system, run)
     present = held_out_digest(system)
     if version.test_digest != present:  # set last: what is here whole is not done again
+        _link(client, version)
         _log_scores(client, version, metrics)
         client.set_model_version_tag(version.name, str(version.number), "test.digest", present)
     return get(system, version.number)
@@ -190,6 +192,13 @@ def _logged(client: mlflow.MlflowClient, system: str, run: Run, tags: dict[str, 
     client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
     client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
     return logged.model_id
+
+
+def _link(client: mlflow.MlflowClient, version: Version) -> None:
+    """Has the page of the version's LoggedModel show the version and its card: a server does the first by itself, a file not."""
+    known = client.get_model_version(version.name, str(version.number))
+    link = json.dumps([{"name": version.name, "version": known.version}])
+    client.set_logged_model_tags(version.model_id, {MLFLOW_MODEL_VERSIONS: link, MLFLOW_RUN_NOTE: known.description})
 
 
 def _log_scores(client: mlflow.MlflowClient, version: Version, metrics: dict[str, Any]) -> None:

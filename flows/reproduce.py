@@ -13,20 +13,22 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from graphlib import TopologicalSorter
 from queue import Empty, SimpleQueue
+from typing import Any
 
-from prefect import Task, flow, get_run_logger, task
+from prefect import State, Task, flow, get_run_logger, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
 from prefect.logging.handlers import PrefectConsoleHandler
 from prefect.runtime import task_run
 from prefect.settings import PREFECT_API_URL
+from prefect.states import Completed
 from prefect.tasks import exponential_backoff
 
 from flows.server import prefect_api
 from flows.slots import Held, Slots, machine
-from flows.stagerun import Hands
-from flows.stale import Plan, Stage, order_lock
+from flows.stagerun import Hands, push
+from flows.stale import Plan, Stage, order_lock, plan
 from stages.engine.workers import available_cores
 
 SLOT_POLL_S = 0.2
@@ -39,7 +41,7 @@ class Outcome:
     """What became of a stage."""
 
     stage: str
-    state: str  # ran, restored from cache, unchanged, failed, not run
+    state: str  # ran, restored from cache or remote, unchanged, failed, not run
     seconds: float
     why: str
     last_words: str = ""
@@ -53,6 +55,19 @@ class StagesFailed(RuntimeError):
         self.outcomes = outcomes
 
 
+@flow(name="make")
+def make(targets: list[str] | None = None) -> State[Any]:
+    """What prefect.yaml's `make-now` runs: these stages (None: all) and what they need, as far as they are stale."""
+    quiet_console()
+    found = plan(_tell, targets or ())
+    made = reproduce(found, available_cores(), _tell) if found.stages else []
+    return Completed(message=", ".join(f"{outcome.stage} {outcome.state}" for outcome in made) or "nothing is stale")
+
+
+def _tell(line: str) -> None:
+    print(line, flush=True)
+
+
 def reproduce(plan: Plan, jobs: int, tell: Callable[[str], None]) -> list[Outcome]:
     """Run the plan's stages, at most `jobs` at once; what became of each. `tell` is given every line for the user.
 
@@ -63,10 +78,10 @@ def reproduce(plan: Plan, jobs: int, tell: Callable[[str], None]) -> list[Outcom
     try:
         with prefect_api():
             # A training is a flow too: it joins this server instead of a second one on the same database.
-            hands = Hands(tell, {"PREFECT_API_URL": str(PREFECT_API_URL.value())})
+            hands = Hands(tell, {"PREFECT_API_URL": str(PREFECT_API_URL.value())}, plan.shared)
             outcomes: list[Outcome] | BaseException
             try:
-                state = _flow(plan.stages, Slots(machine(jobs)), hands, tell, return_state=True)
+                state = _flow(plan, Slots(machine(jobs)), hands, tell, return_state=True)
                 outcomes = state.result(raise_on_failure=False)
             except KeyboardInterrupt as interrupt:  # raised once the server is told all: else Prefect tries for a minute
                 outcomes = interrupt
@@ -86,12 +101,14 @@ def quiet_console() -> None:
 
 
 @flow(name="reproduce", validate_parameters=False)
-def _flow(stages: list[Stage], slots: Slots, hands: Hands, tell: Callable[[str], None]) -> list[Outcome]:
+def _flow(plan: Plan, slots: Slots, hands: Hands, tell: Callable[[str], None]) -> list[Outcome]:
     try:
-        outcomes = _run_all(stages, slots, hands, tell)
+        outcomes = _run_all(plan.stages, slots, hands, tell)
     except BaseException:
         hands.cancel()  # before Prefect waits for its threads, each of which waits for a stage
         raise
+    if plan.shared:
+        outcomes.append(_shared(tell))
     create_table_artifact(key="reproduce", table=[asdict(outcome) for outcome in outcomes], description="what became of stages")
     if any(outcome.state == "failed" for outcome in outcomes):
         raise StagesFailed(outcomes)
@@ -135,8 +152,23 @@ def _run_all(stages: list[Stage], slots: Slots, hands: Hands, tell: Callable[[st
     return [outcomes.get(stage.name, Outcome(stage.name, "not run", 0.0, stage.why)) for stage in stages]
 
 
+def _shared(tell: Callable[[str], None]) -> Outcome:
+    """Also where stages failed: what was made is not made again elsewhere."""
+    began = time.monotonic()
+    result = _push(return_state=True).result(raise_on_failure=False)
+    state, words = ("failed", str(result)) if isinstance(result, BaseException) else ("ran", "")
+    outcome = Outcome("push", state, round(time.monotonic() - began, 1), "DVC has a default remote", words)
+    tell(f"push: {outcome.state} after {outcome.seconds} s")
+    return outcome
+
+
 def _put(ended: SimpleQueue[tuple[str, PrefectFuture[str]]], name: str, future: PrefectFuture[str]) -> None:
     ended.put((name, future))
+
+
+@task(name="push", cache_policy=NO_CACHE, retries=NETWORK_RETRIES, retry_delay_seconds=exponential_backoff(NETWORK_BACKOFF_S))
+def _push() -> None:
+    push()
 
 
 @task(cache_policy=NO_CACHE)

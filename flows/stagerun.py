@@ -9,15 +9,20 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from flows import leash
 from flows.slots import Held
+from stages.engine import die_with
 
+DVC = (sys.executable, "-m", "dvc", "--wait-for-lock")
 LAST_WORDS = 15
 LOCK_WAIT_S = (1.0, 30.0)  # the first pause before DVC's locks are tried again, and the longest
 
 _RESTORED = re.compile(r"Stage '.+' is cached - skipping run, checking out outputs$")
+_PULLED = re.compile(r"Pulling data for stage: '")
+_NOT_PULLED = re.compile(r"Unable to pull data for stage: '")
 _UNCHANGED = re.compile(r"(Stage )?'.+' didn't change, skipping$|Data and pipelines are up to date\.$")
 _OF_DVC = re.compile(
     r"Running stage '.+':$|> |(Generating|Updating) lock file '|Use `dvc push` to send|To track the changes with git, run:$"
@@ -30,6 +35,10 @@ class StageFailed(RuntimeError):
     """A stage ended with an error: its last words."""
 
 
+class PushFailed(RuntimeError):
+    """What was made did not come to the remote: what to do, and DVC's last words."""
+
+
 class Cancelled(RuntimeError):
     """Somebody ended the run while the stage was at work."""
 
@@ -37,8 +46,9 @@ class Cancelled(RuntimeError):
 class Hands:
     """Runs stages, each in a process group of its own that ends with this process, however it ends."""
 
-    def __init__(self, tell: Callable[[str], None], environment: dict[str, str]) -> None:
-        self.tell, self._environment = tell, environment
+    def __init__(self, tell: Callable[[str], None], environment: dict[str, str], shared: bool = False) -> None:
+        """shared: what DVC's default remote has is taken from there."""
+        self.tell, self._environment, self._shared = tell, environment, shared
         self._cancelled = threading.Event()
         self._running: set[subprocess.Popen[str]] = set()
         self._lock = threading.Lock()
@@ -55,10 +65,10 @@ class Hands:
                 _let_go(process)
 
     def run(self, name: str, held: Held, threads: int, listen: Callable[[str], None]) -> str:
-        """Run one stage; "ran", "restored from cache" or "unchanged". Its lines go to `listen` and, with its name, to `tell`.
+        """Run one stage; "ran", "restored from cache", "restored from remote" or "unchanged".
 
-        threads: of each of its processes, as OpenMP counts them. While another DVC holds a lock that it needs, it waits. Raises
-        StageFailed or Cancelled.
+        threads: of each of its processes, as OpenMP counts them. Its lines go to `listen` and, with its name, to `tell`. While
+        another DVC holds a lock that it needs, it waits. Raises StageFailed or Cancelled.
         """
         pause, longest = LOCK_WAIT_S
         while True:
@@ -82,6 +92,10 @@ class Hands:
             for line in map(str.rstrip, process.stdout):  # text mode: a bar's carriage return ends a line too
                 if _RESTORED.match(line):
                     states.append("restored from cache")
+                elif _PULLED.match(line):
+                    states.append("restored from remote")  # and "unchanged", as it then is
+                elif _NOT_PULLED.match(line):
+                    states.clear()
                 elif _UNCHANGED.match(line):
                     states.append("unchanged")
                 elif not _OF_DVC.match(line):
@@ -100,7 +114,7 @@ class Hands:
         if devices := held.names.get("gpu"):
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
         tools = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-        dvc = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", name]
+        dvc = [*DVC, "repro", "--single-item", *["--pull"] * self._shared, name]
         with self._lock:
             if self.cancelled:
                 raise Cancelled(f"{name} was not begun")
@@ -117,6 +131,21 @@ class Hands:
             self._running.add(process)
         threading.Thread(target=_end_group, args=(process,), daemon=True).start()
         return process
+
+
+def push() -> None:
+    """Brings what was made here, and the record of what it was made of, to DVC's default remote."""
+    done = subprocess.run(
+        [*DVC, "push", "--run-cache"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        preexec_fn=partial(die_with, os.getpid()),
+    )
+    if done.returncode:
+        words = "\n".join(done.stdout.splitlines()[-LAST_WORDS:])
+        raise PushFailed(f"`dvc push --run-cache` did not bring what was made to DVC's default remote:\n{words}")
 
 
 def _let_go(process: "subprocess.Popen[str]") -> None:

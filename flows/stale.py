@@ -1,5 +1,6 @@
 """What DVC finds stale, and why: its own status and graph, read once. Costs what `dvc status` costs, so no Prefect in here."""
 
+import json
 import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from dvc.exceptions import DvcException
 from dvc.lock import LockError
 from dvc.repo import Repo, lock_repo
 from dvc.repo.reproduce import get_active_graph, plan_repro
+from dvc.rwlock import RWLOCK_FILE, RWLockFileCorruptedError
 from dvc.utils.serialize import dumps_yaml, parse_yaml_for_update
 
 from data.files import atomic_file
@@ -58,13 +60,15 @@ class Plan:
     stages: list[Stage]  # in the order in which `dvc repro` would run them
     order: list[str]  # all stages, likewise
     locked: frozenset[str]  # the stages in dvc.lock
+    shared: bool = False  # DVC has a default remote: what is there is taken instead of made, and what is made goes there
 
 
 def plan(tell: Callable[[str], None], targets: Collection[str] = ()) -> Plan:
-    """What is stale in the DVC repository of this folder. A dvc.lock torn by a kill is first put back as it last was whole.
+    """What is stale in the DVC repository of this folder. What a kill tore of DVC's own files is first mended.
 
-    targets: stages by DVC's names, of which, and of what they need, it is asked; none: all of them.
-    Waits while another DVC is writing what status has to read. Raises WrongMeta, or DvcException for what `dvc status` refuses.
+    targets: stages by DVC's names, or all of a name (`align` for `align@sample-0` and the others), of which, and of what they
+    need, it is asked; none: all of them. Waits while another DVC is writing what status has to read. Raises WrongMeta, or
+    DvcException for what `dvc status` refuses and for a target that there is not.
     """
     told = False
     while True:
@@ -75,9 +79,17 @@ def plan(tell: Callable[[str], None], targets: Collection[str] = ()) -> Plan:
                 tell(f"waits for another DVC at work here: {error}")
             told = True
             time.sleep(LOCK_POLL_S)
-        except DvcException:
-            if not LAST_WHOLE_LOCK.exists() or _whole(LOCK):
+        except RWLockFileCorruptedError:
+            tell("DVC's list of the files in use was torn by a kill: it is begun anew")
+            _begin_rwlock_anew()
+        except DvcException as error:
+            if _whole(LOCK):
                 raise
+            if not LAST_WHOLE_LOCK.exists():
+                raise DvcException(
+                    "dvc.lock is torn: bring it back (`git checkout dvc.lock`), or remove it: what is in DVC's run-cache is not "
+                    "made again"
+                ) from error
             tell("dvc.lock was torn by a kill: it is put back as it was before that run")
             with Repo(_wait_for_lock=True).lock:
                 if content := LAST_WHOLE_LOCK.read_bytes():
@@ -86,8 +98,21 @@ def plan(tell: Callable[[str], None], targets: Collection[str] = ()) -> Plan:
                     LOCK.unlink()
 
 
+def _begin_rwlock_anew() -> None:
+    with Repo(_wait_for_lock=True) as repo, repo.lock:  # nobody else writes it
+        path = Path(repo.tmp_dir, RWLOCK_FILE)
+        try:
+            json.loads(path.read_text())
+        except FileNotFoundError:
+            pass
+        except json.JSONDecodeError:
+            path.unlink()
+
+
 def _plan(targets: Collection[str]) -> Plan:
     with Repo(_wait_for_lock=True) as repo, lock_repo(repo):
+        if unknown := set(targets).difference(*map(_names, repo.index.stages)):
+            raise DvcException(f"dvc.yaml has no stage {', '.join(sorted(unknown))}")
         status = repo.status()
         if not status:
             return Plan([], [], frozenset())
@@ -100,7 +125,7 @@ def _plan(targets: Collection[str]) -> Plan:
         for stage in list(planned):
             planned |= networkx.ancestors(graph, stage)
         if targets:
-            asked = {stage for stage in order if stage.addressing in targets}
+            asked = {stage for stage in order if not _names(stage).isdisjoint(targets)}
             planned &= asked.union(*(networkx.descendants(graph, stage) for stage in asked))
         depth: dict[Any, int] = {}
         for stage in reversed(order):
@@ -114,8 +139,13 @@ def _plan(targets: Collection[str]) -> Plan:
                 why = "; ".join(reasons[:REASONS] + more) or "follows " + ", ".join(before.addressing for before in upstream)
                 names = frozenset(before.addressing for before in upstream)
                 stages.append(Stage(stage.addressing, why, names, _meta(stage), depth[stage]))
-        locked = locked_stages()
-        return Plan(stages, [stage.addressing for stage in order], frozenset(locked))
+        shared = "remote" in repo.config["core"]
+        return Plan(stages, [stage.addressing for stage in order], frozenset(locked_stages()), shared)
+
+
+def _names(stage: Any) -> set[str]:
+    """Those that it can be asked for by."""
+    return {stage.addressing, stage.addressing.partition("@")[0]}
 
 
 def _meta(stage: Any) -> Meta:

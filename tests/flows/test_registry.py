@@ -57,6 +57,8 @@ def test_a_version_leads_back_to_its_run_its_data_and_its_bytes(project):
     assert [output.model_id for output in client.get_run(run).outputs.model_outputs] == [version.model_id]
     model = client.get_logged_model(version.model_id)
     assert (model.status, model.source_run_id, model.params["steps"]) == (LoggedModelStatus.READY, run, "7")
+    assert json.loads(model.tags["mlflow.modelVersions"]) == [{"name": version.name, "version": 1}], "as its page shows it"
+    assert model.tags["mlflow.note.content"] == "# training 0\n"
     (score,) = [one for one in model.metrics if one.key == "test/diffspeaker/lve_mm"]
     assert (score.value, score.dataset_name, score.dataset_digest) == (3.0, "data/shards/sample/test", "0" * 32 + ".dir")
     assert registry.evaluation(version)["clips"] == {
