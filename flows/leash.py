@@ -22,7 +22,8 @@ DIE_WITH_PARENT, ADOPT_ORPHANS = 1, 36  # PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAP
 
 def main(command: list[str]) -> int:
     """Run the command to its end; its exit status, 128 + n after signal n."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the end of stdin is the one way to be told to stop
+    for ending in (signal.SIGINT, signal.SIGTERM):  # the end of stdin is the one way to be told to stop
+        signal.signal(ending, lambda *_: None)  # sent to the group they are for the command, which would inherit "ignored"
     _prctl(ADOPT_ORPHANS, 1)
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_die_with_leash)
     threading.Thread(target=_end_with_stdin, args=(child,), daemon=True).start()

@@ -45,7 +45,7 @@ from stages.params import WrongParams, output, section, work
 EXPERIMENT = "retrain"
 DECISION = "retrain.decision"  # tag of a version: what was decided, once it was
 ON_DEMAND = "retrain/retrain-now"  # the deployment that `watch` starts
-AT_THE_END = ("render", "report", "publish")  # stages that show what a champion makes
+AT_THE_END = ("verify", "render", "report", "publish")  # stages that show what a champion makes, and of what it was made
 SLOT_POLL_S = 1.0
 
 
@@ -102,7 +102,7 @@ def retrain(systems: list[str] | None = None) -> State[Any]:
 
 @flow(name="watch-inbox")
 def watch() -> State[Any]:
-    """Starts the deployment `retrain-now` if a film waits in the inbox, or anything that it would make is stale.
+    """Starts the deployment `retrain-now` if there is anything for it: a film in the inbox, what is stale, what is not judged.
 
     What it has once asked for it does not ask for again until something else is new: a stage that fails is no reason to go on.
     """
@@ -111,9 +111,11 @@ def watch() -> State[Any]:
     alone.give_back()  # at once: nobody's retraining is to be turned away for a look
     params = section("retrain", RetrainParams)
     films = [str(found.film) for found in inbox.look(Path(params.inbox)) if not found.why_not]
-    stale = [[stage.name, stage.why] for stage in _plan(list(params.systems)).stages]
-    asked, new = work("retrain", "asked.json"), json.dumps([films, stale])
-    if not films and not stale:
+    systems = list(params.systems)
+    stale = [[stage.name, stage.why] for stage in _plan(systems).stages or _unshown(systems).stages]
+    unjudged = [system for system in systems if _unjudged(system)]
+    asked, new = work("retrain", "asked.json"), json.dumps([films, stale, unjudged])
+    if not films and not stale and not unjudged:
         asked.unlink(missing_ok=True)
         return Completed(message="nothing is new")
     if asked.exists() and asked.read_text() == new:
@@ -122,7 +124,8 @@ def watch() -> State[Any]:
     asked.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(asked) as file:
         file.write(new.encode())
-    return Completed(message=f"{ON_DEMAND} was asked for: {len(films)} new films, {len(stale)} stale stages")
+    new_ones = f"{len(films)} new films, {len(stale)} stale stages, {len(unjudged)} unjudged systems"
+    return Completed(message=f"{ON_DEMAND} was asked for: {new_ones}")
 
 
 def _alone() -> Held | None:
@@ -149,6 +152,7 @@ def _retrain(systems: list[str] | None) -> list[Judged]:
     chosen = list(params.systems) if systems is None else systems
     if unknown := [system for system in chosen if system not in params.systems]:
         raise WrongParams(f"params.yaml: retrain.systems has no {', '.join(unknown)}; it has {', '.join(params.systems)}")
+    _end_dead_runs()
     found = inbox.look(Path(params.inbox))
     for one in found:
         if one.why_not:
@@ -157,7 +161,7 @@ def _retrain(systems: list[str] | None) -> list[Judged]:
     for film in inbox.take(found):
         _say(f"{film} is new")
     stale = _plan(chosen)
-    if not stale.stages and not any(map(_unjudged, chosen)):
+    if not stale.stages and not any(map(_unjudged, chosen)) and not _unshown(chosen).stages:
         _say("nothing is stale, and all that was trained is judged")
         return []
     with _parent_run(chosen) as run_id:
@@ -171,7 +175,7 @@ def _retrain(systems: list[str] | None) -> list[Judged]:
         judged = [one for one in results.values() if isinstance(one, Judged)]
         failures = [f"{stage}: {why}" for stage, why in missing.items() if why]
         failures += [f"judging {system}: {one}" for system, one in results.items() if isinstance(one, BaseException)]
-        failures += [f"{stage}: {why}" for stage, why in _show_champions(list(results)).items() if why]
+        failures += [f"{stage}: {why}" for stage, why in _made(_unshown(list(results))).items() if why]
         told = _report(judged, failures)
         create_markdown_artifact(told, key="retrain", description="what was retrained, and what became of it")
         mlflow.MlflowClient().log_text(run_id, told, "retrain.md")
@@ -192,14 +196,20 @@ def decided(version: Version) -> str | None:
     return mlflow.MlflowClient().get_model_version(version.name, str(version.number)).tags.get(DECISION)
 
 
+def _end_dead_runs() -> None:
+    """Parent runs of retrainings that were killed: nobody else retrains in this folder."""
+    client = mlflow.MlflowClient()
+    if known := client.get_experiment_by_name(EXPERIMENT):
+        for dead in client.search_runs([known.experiment_id], "attributes.status = 'RUNNING'", ViewType.ACTIVE_ONLY):
+            client.set_terminated(dead.info.run_id, RunStatus.to_string(RunStatus.KILLED))
+
+
 @contextmanager
 def _parent_run(systems: list[str]) -> Iterator[str]:
     """An MLflow run below which the trainings stand; its id."""
     client = mlflow.MlflowClient()
     known = client.get_experiment_by_name(EXPERIMENT)
     experiment = known.experiment_id if known else client.create_experiment(EXPERIMENT)
-    for dead in client.search_runs([experiment], "attributes.status = 'RUNNING'", ViewType.ACTIVE_ONLY):
-        client.set_terminated(dead.info.run_id, RunStatus.to_string(RunStatus.KILLED))  # nobody else retrains in this folder
     run_id = client.create_run(experiment, run_name="-".join(systems)).info.run_id
     os.environ[PARENT_RUN] = run_id
     try:
@@ -293,19 +303,19 @@ def _run(module: str, *words: str) -> None:
         raise subprocess.CalledProcessError(code, [module, *words])
 
 
-def _show_champions(systems: list[str]) -> dict[str, str]:
-    """Renders, reports and publishes the systems whose present checkpoint is the champion; what is missing, as `_made` says.
+def _unshown(systems: list[str]) -> Plan:
+    """What renders, reports and publishes the systems whose present checkpoint is the champion, as far as that is not done.
 
     The report shows all systems: it is left where that would train one that nobody asked for.
     """
     champions = [system for system in systems if _is_champion(system)]
     if not champions:
-        return {}
+        return Plan([], [], frozenset())
     whole = plan(_tell, [f"{stage}@{system}" for stage in ("render", "publish") for system in champions])
     if all(stage.name.partition("@")[0] in AT_THE_END for stage in whole.stages):
-        return _made(whole)
+        return whole
     _say("the report waits for other systems, which are stale: `talkingface reproduce` makes it")
-    return _made(plan(_tell, [f"render@{system}" for system in champions]))
+    return plan(_tell, [f"render@{system}" for system in champions])
 
 
 def _is_champion(system: str) -> bool:

@@ -15,6 +15,7 @@ from pathlib import Path
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from flows import leash
 from stages.engine import die_with
 
 HOST = "127.0.0.1"
@@ -46,8 +47,10 @@ def prefect_api(seconds: float = 300) -> Iterator[None]:
     try:
         wait_until_up(f"{address}/health", server, seconds)
         with temporary_settings({PREFECT_API_URL: address}):
-            yield
-            APILogWorker.drain_all(timeout=10)  # log lines travel in batches: the last one is still here
+            try:
+                yield
+            finally:
+                APILogWorker.drain_all(timeout=10)  # log lines travel in batches: the last one is still here
     finally:
         server.terminate()
         server.wait()
@@ -79,14 +82,15 @@ def side_by_side(commands: Sequence[Sequence[str]]) -> Iterator[list["subprocess
     """Commands of this installation, running for the length of the block; all of each is told to end then.
 
     SIGTERM ends the block as Ctrl-C does, and Ctrl-C does in a script's background too, which inherits an ignored SIGINT.
+    Killed, this process takes all of them with it, and a command that was killed what it had begun: a worker its flows.
     """
     for ending in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ending, lambda *_: sys.exit(0))
     running: list[subprocess.Popen[bytes]] = []
     try:
         for name, *words in commands:
-            command = [str(Path(sys.executable).parent / name), *words]
-            running.append(subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL))
+            command = [sys.executable, "-P", leash.__file__, str(Path(sys.executable).parent / name), *words]
+            running.append(subprocess.Popen(command, start_new_session=True, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL))
         yield running
     finally:
         for process in running:

@@ -1,5 +1,6 @@
 """MLflow: one run a training, found again after a crash, with the data's DVC hash, the code's commit and everything made."""
 
+import fcntl
 import json
 import os
 import subprocess
@@ -7,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import mlflow
 from mlflow.data.dataset_source import DatasetSource
@@ -18,6 +20,9 @@ from data.files import atomic_file
 from stages.params import locked_stages, output
 
 COMMIT = "git.commit"  # tag: of the code that trained
+STORE_LOCK = Path("data/.work/mlflow.lock")
+DVC_LOCK = Path(".dvc/tmp/lock")  # whoever reads or writes DVC's files has its flock
+TRAINING = "training"  # tag: a name that a training has from its first moment
 PARENT_RUN = "TALKINGFACE_PARENT_RUN"  # environment: id of the run below which trainings stand, that of a retraining
 
 
@@ -56,11 +61,24 @@ def dvc_hash(path: str) -> str:
 
     A directory's is 36 characters, just what MLflow admits.
     """
-    for stage in locked_stages().values():
+    with _no_dvc_at_work():
+        stages = locked_stages()
+    for stage in stages.values():
         for out in stage.get("outs", []):
             if Path(path).is_relative_to(out["path"]):
                 return out["md5"]
     raise LookupError(f"dvc.lock knows no output {path}: make it with `dvc repro` first")
+
+
+@contextmanager
+def _no_dvc_at_work() -> Iterator[None]:
+    """DVC takes half a second to write a long dvc.lock, in place, when it commits another stage beside this one."""
+    if not DVC_LOCK.exists():
+        yield
+        return
+    with DVC_LOCK.open() as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        yield
 
 
 def dvc_dataset(path: str) -> MetaDataset:
@@ -74,23 +92,33 @@ def git(*words: str) -> str:
     return subprocess.run(["git", *words], capture_output=True, text=True).stdout.strip()
 
 
+def open_experiment(name: str) -> None:
+    """What is logged goes there from now on. Of those that find a new sqlite store at once, one makes its tables."""
+    STORE_LOCK.parent.mkdir(parents=True, exist_ok=True)
+    with STORE_LOCK.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        mlflow.set_experiment(name)
+
+
 @contextmanager
 def training_run(system: str, state: Path, params: dict[str, Any], dataset: str) -> Iterator[str]:
-    """An MLflow run of `system`'s experiment; the one named in `state` is gone on with if it exists.
+    """An MLflow run of `system`'s experiment; the one that `state` knows of is gone on with if it exists.
 
     `state` lives as long as the training it belongs to, so a training killed at any moment resumes its own run. Yields the
     run's id. `dataset` is a DVC output, recorded with its hash: `search_runs("dataset.digest = '…'")` finds all that saw it.
     The run stands below that of PARENT_RUN, if the environment names one.
     """
-    mlflow.set_experiment(system)
-    known = json.loads(state.read_text())["run_id"] if state.exists() else None
-    with mlflow.start_run(
-        run_id=known, run_name=None if known else f"{system}-{dataset.rpartition('/')[2]}", log_system_metrics=True
-    ) as run:
-        if not known:
-            state.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_file(state) as file:
-                file.write(json.dumps({"run_id": run.info.run_id}).encode())
+    open_experiment(system)
+    if not state.exists():
+        state.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(state) as file:
+            file.write(json.dumps({"training": uuid4().hex}).encode())
+    # By a tag that it is born with: a kill between its birth and a note of its id would leave a run that nobody goes on with.
+    name = json.loads(state.read_text())["training"]
+    found = mlflow.search_runs(experiment_names=[system], filter_string=f"tags.{TRAINING} = '{name}'", output_format="list")
+    known = found[0].info.run_id if found else None
+    run_name = None if known else f"{system}-{dataset.rpartition('/')[2]}"
+    with mlflow.start_run(run_id=known, run_name=run_name, tags={TRAINING: name}, log_system_metrics=True) as run:
         if COMMIT not in run.data.tags:  # which come last: a run that was killed before is described now
             mlflow.log_params(params)
             mlflow.log_input(dvc_dataset(dataset), context="training")

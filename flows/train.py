@@ -32,6 +32,7 @@ from stages.engine import code_version, die_with
 from stages.params import output, trained_params, work
 
 POLL_SECONDS = 2.0
+DONE = "done"  # in a training's folder of work
 TAG = 5000  # characters that MLflow admits in a tag
 
 
@@ -71,6 +72,14 @@ def progress_rows(path: Path, trainer: subprocess.Popen[bytes]) -> Iterator[list
             trainer.wait(POLL_SECONDS)
         except subprocess.TimeoutExpired:
             continue
+
+
+def before(system: str) -> str | None:
+    """DVC's hash of what the last training left, if there was one; so another once DVC has what this one leaves."""
+    try:
+        return dvc_hash(str(output("training", system)))
+    except LookupError:
+        return None
 
 
 @task(cache_policy=NO_CACHE)
@@ -118,12 +127,15 @@ def train(system: str) -> None:
         "",
         str(output("checkpoints", system)),
     )
-    # What is trained on what, by which code: the same again resumes, anything else starts afresh.
+    # What is trained on what, by which code, after what: the same again resumes, anything else starts afresh.
     code = [code_version(module) for module in ("models.trainer", f"models.{system}.training", f"models.{system}.examples")]
     given = [dvc_hash(str(folder)) for folder in (shards, *params.beside.values())]
-    content = json.dumps([dataclasses.asdict(job), given, code], sort_keys=True)
+    content = json.dumps([dataclasses.asdict(job), given, code, before(system)], sort_keys=True)
     folder = work("train", system) / hashlib.sha256(content.encode()).hexdigest()[:12]
     folder.mkdir(parents=True, exist_ok=True)
+    for done in work("train", system).glob(f"*/{DONE}"):
+        if done.parent != folder:
+            shutil.rmtree(done.parent)
     (folder / "job.json").write_text(json.dumps(dataclasses.asdict(dataclasses.replace(job, work=str(folder))), indent=2))
 
     described = job.config | {"preset": params.preset, "corpus": params.corpus}
@@ -146,7 +158,7 @@ def train(system: str) -> None:
             (out / "run.json").write_text(json.dumps({"run_id": run_id}) + "\n")
         mlflow.log_metrics({f"final/{name}": value for name, value in summary.items()})
         mlflow.log_artifacts(str(output("checkpoints", system)), "checkpoint")
-    shutil.rmtree(folder)
+    (folder / DONE).touch()  # not removed yet: DVC, killed before it has what was made, runs this again
 
 
 if __name__ == "__main__":

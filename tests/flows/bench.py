@@ -2,9 +2,16 @@
 
 Stages that sleep show what the executor itself costs. The critical path is computed from the same seconds: no executor can be
 faster than it, nor than all the seconds divided by the stages at once. One run on one machine: compare the ratios.
+
+`--raw data/raw`, of a project whose media are there, takes this project's own stages instead, from media to shards. They have
+processes of their own: what is won is what `dvc repro` leaves of the cores.
 """
 
 import argparse
+import contextlib
+import re
+import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -12,8 +19,12 @@ import tempfile
 import time
 from pathlib import Path
 
+from flows.stale import plan
+from stages.engine.workers import available_cores
 from tests.flows.repository import REPRODUCE, dvc, repository, reproduce, variables
+from tests.project import copy_project, run
 
+SHARDS = ("shards@sample", "shards@webcam")
 JOBS = 2
 WIDTH = 4
 
@@ -38,13 +49,40 @@ def seconds_of(command: tuple[str, ...], folder: Path) -> float:
     return time.perf_counter() - began
 
 
+def graph(raw: Path, base: Path) -> None:
+    """Two copies of this project with these media, made up to their shards: one stage after the other, and side by side."""
+    commands = {"dvc repro": (sys.executable, "-m", "dvc", "repro", *SHARDS), "reproduce": (*REPRODUCE, *SHARDS)}
+    wall, told = {}, ""
+    for name, command in commands.items():
+        folder = copy_project(base / name.replace(" ", "-"))
+        shutil.copytree(raw, folder / "data/raw")
+        run(folder, "git", "init", "-q")
+        with contextlib.chdir(folder):
+            stages = plan(print, SHARDS).stages
+        before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+        told = run(folder, *command).stdout
+        wall[name], after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+        busy = (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / wall[name]
+        print(f"{name}: {wall[name]:.0f} s, {busy:.2f} of {available_cores()} cores at work")
+    took = {name: float(seconds) for name, seconds in re.findall(r"^(\S+): \w.* after ([\d.]+) s \(", told, re.MULTILINE)}
+    path: dict[str, float] = {}
+    for stage in stages:  # each after all that it needs
+        path[stage.name] = took[stage.name] + max((path[before] for before in stage.upstream), default=0.0)
+    print(f"critical path {max(path.values()):.0f} s, all stages {sum(took.values()):.0f} s")
+    print(f"{len(stages)} stages: {wall['dvc repro'] / wall['reproduce']:.2f} times as fast   (wanted: 1.5)")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=20, help="that each stage sleeps")
     parser.add_argument("--passes", type=int, default=5, help="that find nothing to do; their median counts")
+    parser.add_argument("--raw", type=Path, help="folder of media: this project's own stages instead, up to the shards")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         base = Path(temporary)
+        if chosen.raw:
+            graph(chosen.raw.resolve(), base)
+            return
         stages, critical, total = sleepers(chosen.seconds)
         warm = repository(base / "warm" / "here", sleepers(0)[0])
         reproduce(warm)  # Prefect makes its database once in a lifetime

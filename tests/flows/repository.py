@@ -1,6 +1,7 @@
 """DVC repositories of tiny shell stages, and `talkingface reproduce` in them."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -59,6 +60,7 @@ def begin(folder: Path, *options: str, server: str = "") -> "subprocess.Popen[st
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a script's background ignores it
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from flows import leash
 from tests.flows.repository import descendants
+from tests.project import ROOT, environment
 
 
 def begin(*command: str) -> "subprocess.Popen[str]":
@@ -53,6 +54,31 @@ def test_a_killed_leash_takes_the_command_with_it():
     below = descendants(process.pid, 1)
     os.kill(process.pid, signal.SIGKILL)
     assert not psutil.wait_procs(below, timeout=5)[1]
+
+
+@pytest.mark.parametrize("ending", ["INT", "TERM"])
+def test_a_signal_to_the_group_is_for_the_command(ending):
+    script = f"trap 'echo tidied up; exit 0' {ending}; sleep 0.2; echo ready; while :; do sleep 0.1; done"
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in a script's background
+    process = begin("sh", "-c", script)
+    signal.signal(signal.SIGINT, before)
+    assert process.stdout.readline() == "ready\n"
+    os.killpg(process.pid, getattr(signal, f"SIG{ending}"))
+    assert process.communicate(timeout=20)[0] == "tidied up\n"
+    assert process.returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", ["who began it", "the command"])
+def test_commands_side_by_side_outlive_neither_a_killed_beginner_nor_leave_what_they_began(killed):
+    worker = "import subprocess, time; subprocess.Popen(['sleep', '60'], start_new_session=True); time.sleep(60)"
+    block = f"with side_by_side([['python', '-c', {worker!r}]] * 2) as two:"
+    wait = "while all(one.poll() is None for one in two): time.sleep(0.1)"
+    script = f"import time\nfrom flows.server import side_by_side\n{block}\n {wait}"
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, env=environment(ROOT))
+    below = descendants(process.pid, 6)  # two leashes, each with a command that has begun another
+    (process if killed == "who began it" else next(one for one in below if worker in one.cmdline()[2:3])).kill()
+    assert not psutil.wait_procs([process, *below], timeout=15)[1]
 
 
 def test_it_needs_nothing_of_this_project(tmp_path):

@@ -205,6 +205,29 @@ def test_killed_at_any_moment_it_leaves_nothing_and_the_next_run_goes_on(tmp_pat
 
 
 @pytest.mark.slow
+def test_what_a_kill_tore_of_dvc_s_own_files_is_mended_or_told(tmp_path, server):
+    stages = {name: {"cmd": f"cp source {name}", "deps": ["source"], "outs": [name]} for name in ("one", "two")}
+    folder = repository(tmp_path / "here", stages)
+    reproduce(folder, server=server)
+    made = lock(folder)
+
+    (folder / ".dvc/tmp/rwlock").write_text('{"write": {"/one')
+    (folder / "one").unlink()
+    assert "files in use was torn by a kill" in reproduce(folder, server=server)
+
+    for entry in filter(Path.is_file, (folder / ".dvc/cache/runs").rglob("*")):
+        os.truncate(entry, 20)
+    for name in ("one", "two", "dvc.lock"):
+        (folder / name).unlink()
+    assert reproduce(folder, server=server).count("ran after") == 2
+    assert lock(folder) == made
+
+    (folder / "dvc.lock").write_text(made[:-20] + "\n  torn: [")
+    (folder / "data/.work/dvc.lock").unlink()  # as where nobody but `dvc repro` was ever at work
+    assert "git checkout dvc.lock" in reproduce(folder, status=1)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("how, status", [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
 def test_interrupted_it_ends_at_once_and_leaves_nothing(tmp_path, how, status):
     flow, told = begun(repository(tmp_path / "here", many(3)), "work@0: starts")
@@ -268,11 +291,11 @@ def test_two_at_once_share_the_work_and_the_one_gpu(tmp_path, server):
 
 
 @pytest.mark.slow
-def test_eight_stages_of_one_upstream_all_succeed_while_one_commits_thirty_thousand_files(tmp_path):
+def test_eight_stages_of_one_upstream_all_succeed_while_one_commits_thirty_thousand_files(tmp_path, server):
     folder = repository(tmp_path / "here", many(30_000))
     for turn in range(20):
         (folder / "source").write_text(f"{turn}\n")
-        reproduce(folder, "--jobs", "8")
+        reproduce(folder, "--jobs", "8", server=server)
         assert dvc(folder, "status").strip() == "Data and pipelines are up to date."
 
 

@@ -136,7 +136,14 @@ def told(*words: str, status: int = 0) -> str:
 def test_only_what_is_better_by_the_margin_becomes_champion_and_is_shown(project):
     assert "diffspeaker promoted" in told("retrain")  # 3 mm, the template's are 4
     assert aliases() == (1, None) and shown() == 3.0
+    client = mlflow.MlflowClient()
+    experiment = client.get_experiment_by_name("retrain").experiment_id
+    dead = client.create_run(experiment).info.run_id  # of a retraining that was killed
     assert "nothing is new" in told("retrain")
+    assert client.get_run(dead).info.status == "KILLED"
+    shutil.rmtree("data/renders")  # as where a kill came after its promotion
+    told("retrain")
+    assert aliases() == (1, None) and shown() == 3.0
     learnt(1, 2.75)  # on clips where the champion has 3 and 4: better by 0.75
     assert "diffspeaker promoted" in told("retrain", SYSTEM)
     assert aliases() == (2, None) and shown() == 2.75
@@ -149,9 +156,8 @@ def test_only_what_is_better_by_the_margin_becomes_champion_and_is_shown(project
     assert "nothing is new" in told("retrain"), "what was decided is not decided again"
     assert aliases()[0] == 1
     assert "first champion" in told("rollback", SYSTEM, status=1)
-    client = mlflow.MlflowClient()
-    parents = client.search_runs([client.get_experiment_by_name("retrain").experiment_id])
-    assert [one.info.status for one in parents] == ["FINISHED"] * 3
+    parents = client.search_runs([experiment])
+    assert [one.info.status for one in parents if one.info.run_id != dead] == ["FINISHED"] * 4
     assert "TALKINGFACE_PARENT_RUN" not in os.environ
 
 

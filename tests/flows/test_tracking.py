@@ -1,6 +1,8 @@
 """What a run remembers: whose child it is, what it is, and on what it was tested; in a real MLflow store."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import mlflow
@@ -10,6 +12,7 @@ from flows.publish import publish
 from flows.tracking import training_run
 from stages.params import output
 from tests.flows import trained
+from tests.project import ROOT, environment
 
 SYSTEM = trained.SYSTEM
 PARAMS = {"preset": "sample", "corpus": "sample"}
@@ -36,6 +39,16 @@ def test_a_training_stands_below_the_retraining_that_asked_for_it(project, monke
     assert [run.info.run_id for run in found] == [child]
     assert "mlflow.parentRunId" not in mlflow.get_run(alone).data.tags
     assert "`diffspeaker` on `data/shards/sample`" in mlflow.get_run(child).data.tags["mlflow.note.content"]
+
+
+@pytest.mark.slow
+def test_a_new_store_may_be_found_by_several_at_once(tmp_path):
+    words = (sys.executable, "-c", "import sys; from flows.tracking import open_experiment; open_experiment(sys.argv[1])")
+    variables = environment(tmp_path) | {"PYTHONPATH": str(ROOT)}
+    several = [subprocess.Popen([*words, f"{number}"], cwd=tmp_path, env=variables) for number in range(4)]
+    assert [one.wait(300) for one in several] == [0] * 4
+    store = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    assert {found.name for found in store.search_experiments()} == {"Default", "0", "1", "2", "3"}
 
 
 def test_a_run_killed_before_it_was_described_is_described_by_the_next(project, monkeypatch):
