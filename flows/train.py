@@ -139,7 +139,7 @@ def train(system: str) -> None:
     (folder / "job.json").write_text(json.dumps(dataclasses.asdict(dataclasses.replace(job, work=str(folder))), indent=2))
 
     described = job.config | {"preset": params.preset, "corpus": params.corpus}
-    with training_run(system, folder / "run.json", described, str(shards)) as run_id:
+    with training_run(system, folder / "training.json", described, str(shards)) as run_id:
         try:
             run_trainer(folder / "job.json", folder, run_id)
         except TrainingFailed as error:

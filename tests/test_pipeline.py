@@ -277,7 +277,10 @@ def test_training_killed_at_any_moment_resumes_its_own_run(project):
     _, alive = psutil.wait_procs(children, timeout=10)
     assert not alive, "the trainer outlived its flow"
     folder = checkpoints[0].parent
-    run_id = json.loads((folder / "run.json").read_text())["run_id"]
+    training = json.loads((folder / "training.json").read_text())["training"]
+    experiments = [client(project).get_experiment_by_name("video_editing").experiment_id]
+    (begun,) = client(project).search_runs(experiments, f"tags.training = '{training}'")
+    run_id = begun.info.run_id
 
     # Shorter now would be another training; the same again goes on where it was.
     done = run(project, *command)
@@ -285,4 +288,4 @@ def test_training_killed_at_any_moment_resumes_its_own_run(project):
     steps = [point.step for point in client(project).get_metric_history(run_id, "train_loss")]
     assert max(steps) == 39
     assert steps == list(range(min(steps), 40)), "each step once: what was logged before the kill is not logged again"
-    assert not folder.exists()
+    assert (folder / "done").exists(), "it goes once DVC has what was made, which is when another begins"
