@@ -8,6 +8,7 @@ from models.presets import WrongConfig, changed, check_types
 
 Form = Literal["mlp", "grid"]
 Padding = Literal["edge", "zeros"]
+Lips = Literal["alone", "beside"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Config:
         float  # of the rays in the face's rectangle, the others outside; 0 draws from the whole (release: mlp 0.95, grid 0)
     )
     lip_share: float  # grid: of the steps, the last, every other one of which takes the square around the lips (release: 0.2)
+    lips: Lips  # grid: that square "alone" (release), or "beside" the frame's other rays
     perceptual_weight: float  # of LPIPS in that square (release: 0.01, by AlexNet; here by VGG-16); 0 needs no backbone
     backbone: str  # file of VGG-16's weights, for LPIPS: vgg16-397923af.pth, as torchvision has it
     perceptual_range: Literal["correct", "release"]  # LPIPS is of images in [-1, 1]; the release gives it some in [0, 1]
@@ -149,6 +151,7 @@ MAY = Config(  # 3.1 M parameters; minutes of film at 512², six hours of a GPU
     ambient_box="face",
     face_share=0.0,
     lip_share=0.2,
+    lips="alone",
     perceptual_weight=0.01,
     backbone="vgg16-397923af.pth",
     perceptual_range="correct",
@@ -201,7 +204,8 @@ SAMPLE = replace(
     ambient_weight=0.01,
     ambient_steps=2000,
     face_share=0.5,
-    lip_share=0.0,  # by squared errors alone, a fifth of the steps at the lips pulls the whole face to their colours
+    lip_share=0.5,
+    lips="beside",  # alone, and by squared errors only, they pull the whole face to their colours
     perceptual_weight=0.0,
     backbone="",
     rays=1536,

@@ -182,7 +182,10 @@ class HeadTraining(LightningModule):
         losses: list[Tensor] = []
         for frame in zip(*batch, strict=True):
             example = Example(*frame)
-            pixels_N = lip_pixels(example) if lips else drawn_pixels(example, config, generator)
+            lips_L = lip_pixels(example)
+            pixels_N = drawn_pixels(example, config, generator)
+            if lips:
+                pixels_N = torch.cat([pixels_N, lips_L]) if config.lips == "beside" else lips_L
             shot = shot_of(example, pixels_N, config)
             if config.behind == "random":
                 shot = before_anything(shot, surely_head(example).flatten()[pixels_N], generator)
@@ -194,7 +197,9 @@ class HeadTraining(LightningModule):
             (perceptual,) = self._perceptual
             if lips and perceptual is not None:
                 x0, y0, x1, y1 = example.lips.tolist()
-                seen = difference(perceptual.to(self.device), config, judged.color, shot.target, y1 - y0, x1 - x0)
+                of_lips = slice(-len(lips_L), None)
+                color_L3, target_L3 = judged.color[of_lips], shot.target[of_lips]
+                seen = difference(perceptual.to(self.device), config, color_L3, target_L3, y1 - y0, x1 - x0)
                 losses[-1] = losses[-1] + config.perceptual_weight * seen
         loss = torch.stack(losses).mean()
         self.log_dict({"train_loss": loss} | judged.told, batch_size=len(losses))

@@ -157,7 +157,7 @@ SAMPLE = replace(
     seed=0,
     log_every=10,
     val_every=50,
-    upper_share=0.0,  # seconds of speech teach it nothing of brows but noise
+    upper_share=0.2,  # seconds of speech teach it little of brows but noise
     buffer_clips=64,
     loader_workers=0,
 )

@@ -10,6 +10,7 @@ from torch.utils.data import default_collate
 from data.media.video import decode_frames
 from data.shardset import ShardSet, npy_array
 from models.given import Given
+from models.head import training
 from models.head.config import PRESETS
 from models.head.examples import Camera, camera_of, decode_clip, loaders, person_of
 from models.head.generate import load, paint
@@ -189,6 +190,7 @@ def test_space_is_looked_at_every_so_often_until_the_lips_are_taken(tmp_path, gi
 def test_every_other_step_of_the_last_ones_takes_the_square_around_the_lips(given, monkeypatch):
     """And LPIPS, of pictures in [-1, 1]; or in [0, 1], as the release has it."""
     perceptual, config = Perceptual(), replace(CONFIG, lip_share=0.5, perceptual_weight=0.5, backbone="vgg16.pth", behind="seen")
+    config = replace(config, lips="alone")
     module = HeadTraining(build_network(config), perceptual)
     batch = next(iter(loaders(config, given)[0]))
     monkeypatch.setattr(HeadTraining, "global_step", 3)
@@ -303,6 +305,20 @@ def test_a_training_leaves_a_checkpoint_that_paints_as_it_told(tmp_path, given, 
         painted = paint(head, motion, poses, camera_of(clip, 32 / 48), filmed.behind)
         errors += list(np.square(painted / 255.0 - filmed.images / 255.0).mean((1, 2, 3)))
     assert np.mean(errors) == pytest.approx(told["val_loss"], rel=0.2)
+
+
+def test_lips_beside_the_other_rays_are_judged_as_a_picture_all_the_same(given, monkeypatch):
+    config = replace(CONFIG, lip_share=0.5, lips="beside", perceptual_weight=0.5, backbone="vgg16.pth", behind="seen")
+    module, seen = HeadTraining(build_network(config), Perceptual()), []
+    batch = next(iter(loaders(config, given)[0]))
+    monkeypatch.setattr(HeadTraining, "global_step", 3)
+    monkeypatch.setattr(training, "objective", lambda *given: seen.append(given[2]) or objective(*given))
+    monkeypatch.setattr(training, "difference", lambda *given: seen.append(given[3]) or difference(*given))
+    module.training_step(batch, 0)
+    shot, target = seen[:2]
+    assert len(shot.target) == config.rays + 16 * 16
+    x0, y0, x1, y1 = batch.lips[0].tolist()
+    assert torch.allclose(target, batch.image[0, y0:y1, x0:x1].flatten(0, 1) / 255)
 
 
 @pytest.mark.slow
