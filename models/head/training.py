@@ -99,6 +99,15 @@ def lip_pixels(example: Example) -> Tensor:
     return box_mask(example.lips, *example.image.shape[:2]).flatten().nonzero()[:, 0]
 
 
+def chosen_pixels(example: Example, config: Config, lips: bool, generator: torch.Generator) -> Tensor:
+    """(N,) indices of the pixels of a step, those of the lips' square last where it takes it."""
+    if not lips:
+        return drawn_pixels(example, config, generator)
+    if config.lips == "alone":
+        return lip_pixels(example)
+    return torch.cat([drawn_pixels(example, config, generator), lip_pixels(example)])
+
+
 def shot_of(example: Example, pixels_N: Tensor, config: Config) -> Shot:
     """The rays through these pixels of the frame."""
     width = example.image.shape[1]
@@ -182,10 +191,7 @@ class HeadTraining(LightningModule):
         losses: list[Tensor] = []
         for frame in zip(*batch, strict=True):
             example = Example(*frame)
-            lips_L = lip_pixels(example)
-            pixels_N = drawn_pixels(example, config, generator)
-            if lips:
-                pixels_N = torch.cat([pixels_N, lips_L]) if config.lips == "beside" else lips_L
+            pixels_N = chosen_pixels(example, config, lips, generator)
             shot = shot_of(example, pixels_N, config)
             if config.behind == "random":
                 shot = before_anything(shot, surely_head(example).flatten()[pixels_N], generator)
@@ -197,7 +203,7 @@ class HeadTraining(LightningModule):
             (perceptual,) = self._perceptual
             if lips and perceptual is not None:
                 x0, y0, x1, y1 = example.lips.tolist()
-                of_lips = slice(-len(lips_L), None)
+                of_lips = slice(-(y1 - y0) * (x1 - x0), None)
                 color_L3, target_L3 = judged.color[of_lips], shot.target[of_lips]
                 seen = difference(perceptual.to(self.device), config, color_L3, target_L3, y1 - y0, x1 - x0)
                 losses[-1] = losses[-1] + config.perceptual_weight * seen

@@ -55,7 +55,7 @@ class Config:
     lle_share: float  # of a frame, that its reconstruction from the person's frames replaces; 0 is none (++: 0.2)
     lle_neighbours: int  # of the person's frames, which it is reconstructed from
     clamp_std: float  # standard deviations of the person's motion that a landmark may be off its mean; 0 is any (2 to 3)
-    upper_share: float  # of what brows, nose and eyes are off the person's mean; 0 leaves blinks alone (release: 1)
+    upper_share: float  # of what brows, nose and eyes are off the person's mean; 0 leaves nothing but blinks (release: 1)
     smoothing: float  # share of the frame before that a frame keeps; 0 is none
     blink: Blink  # of the eyes: see guards.py
 
