@@ -59,12 +59,13 @@ class StagesFailed(RuntimeError):
 def make(targets: list[str] | None = None) -> State[Any]:
     """What prefect.yaml's `make-now` runs: these stages (None: all) and what they need, as far as they are stale."""
     quiet_console()
-    found = plan(_tell, targets or ())
-    made = reproduce(found, available_cores(), _tell) if found.stages else []
+    found = plan(tell, targets or ())
+    made = reproduce(found, available_cores(), tell) if found.stages else []
     return Completed(message=", ".join(f"{outcome.stage} {outcome.state}" for outcome in made) or "nothing is stale")
 
 
-def _tell(line: str) -> None:
+def tell(line: str) -> None:
+    """Where nobody is at a terminal: a worker's log has it at once."""
     print(line, flush=True)
 
 

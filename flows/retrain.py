@@ -32,7 +32,7 @@ from prefect.states import Cancelled, Completed
 from data.files import atomic_file
 from flows import registry
 from flows.registry import Version
-from flows.reproduce import Outcome, StagesFailed, quiet_console, reproduce
+from flows.reproduce import Outcome, StagesFailed, quiet_console, reproduce, tell
 from flows.slots import Held, Slots, machine
 from flows.stale import Plan, plan
 from flows.tracking import PARENT_RUN, trained_run_id
@@ -134,16 +134,12 @@ def _alone() -> Held | None:
 
 
 def _plan(systems: list[str]) -> Plan:
-    return plan(_tell, [f"evaluate@{system}" for system in systems])
-
-
-def _tell(line: str) -> None:
-    print(line, flush=True)
+    return plan(tell, [f"evaluate@{system}" for system in systems])
 
 
 def _say(line: str) -> None:
     """To whoever reads the output, and to Prefect's server."""
-    _tell(line)
+    tell(line)
     get_run_logger().info(line)
 
 
@@ -157,7 +153,7 @@ def _retrain(systems: list[str] | None) -> list[Judged]:
     for one in found:
         if one.why_not:
             get_run_logger().warning(f"{one.film} is left: {one.why_not}")
-            _tell(f"{one.film} is left: {one.why_not}")
+            tell(f"{one.film} is left: {one.why_not}")
     for film in inbox.take(found):
         _say(f"{film} is new")
     stale = _plan(chosen)
@@ -230,7 +226,7 @@ def _made(stale: Plan) -> dict[str, str]:
     if not stale.stages:
         return {}
     try:
-        outcomes: list[Outcome] = reproduce(stale, available_cores(), _tell)
+        outcomes: list[Outcome] = reproduce(stale, available_cores(), tell)
     except StagesFailed as error:
         outcomes = error.outcomes
     return {one.stage: one.last_words for one in outcomes if one.state in ("failed", "not run")}
@@ -311,11 +307,11 @@ def _unshown(systems: list[str]) -> Plan:
     champions = [system for system in systems if _is_champion(system)]
     if not champions:
         return Plan([], [], frozenset())
-    whole = plan(_tell, [f"{stage}@{system}" for stage in ("render", "publish") for system in champions])
+    whole = plan(tell, [f"{stage}@{system}" for stage in ("render", "publish") for system in champions])
     if all(stage.name.partition("@")[0] in AT_THE_END for stage in whole.stages):
         return whole
     _say("the report waits for other systems, which are stale: `talkingface reproduce` makes it")
-    return plan(_tell, [f"render@{system}" for system in champions])
+    return plan(tell, [f"render@{system}" for system in champions])
 
 
 def _is_champion(system: str) -> bool:

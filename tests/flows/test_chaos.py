@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import mlflow
 import numpy as np
@@ -22,7 +21,7 @@ from data.mesh import POINTS
 from data.shardset import Clip, Index, npy_bytes, write_index, write_shard
 from flows.server import free_port
 from tests.flows import trained
-from tests.flows.prefect_api import asked
+from tests.flows.prefect_api import asked, until
 from tests.project import copy_project, environment, run
 
 SYSTEM = trained.SYSTEM
@@ -115,15 +114,6 @@ def project(folder: Path) -> Path:
     (folder / "prefect.yaml").write_text(yaml.safe_dump(scheduled))
     run(folder, "git", "init", "-q")
     return folder
-
-
-def until(what: str, found: Callable[[], Any], seconds: float = 600) -> Any:
-    """The first answer that is not empty."""
-    end = time.monotonic() + seconds
-    while not (answer := found()):
-        assert time.monotonic() < end, f"after {seconds} s: no {what}"
-        time.sleep(0.1)
-    return answer
 
 
 class Theatre:

@@ -5,8 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import pytest
 import yaml
 
 from flows.server import free_port
-from tests.flows.prefect_api import asked
+from tests.flows.prefect_api import asked, until
 from tests.media import talking
 from tests.project import change_params, environment, run, tiny_project
 
@@ -50,15 +49,6 @@ def project(folder: Path) -> Path:
             deployment["schedules"] = [{"interval": 100}]
     (folder / "prefect.yaml").write_text(yaml.safe_dump(deployments, sort_keys=False))
     return folder
-
-
-def until(what: str, found: Callable[[], Any], seconds: float = 1200) -> Any:
-    """The first answer that is not empty."""
-    end = time.monotonic() + seconds
-    while not (answer := found()):
-        assert time.monotonic() < end, f"after {seconds} s there is no {what}"
-        time.sleep(2)
-    return answer
 
 
 class Server:
@@ -110,7 +100,7 @@ def numbers(folder: Path) -> dict[str, str]:
 
 def ended(server: Server, count: int) -> None:
     """So many retrainings have ended, and ended well."""
-    until(f"{count} retrainings", lambda: len(server.runs("retrain", "COMPLETED", "FAILED", "CRASHED")) >= count)
+    until(f"{count} retrainings", lambda: len(server.runs("retrain", "COMPLETED", "FAILED", "CRASHED")) >= count, 1200, 2)
     assert len(server.runs("retrain", "COMPLETED")) == count
 
 
