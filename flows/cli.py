@@ -294,13 +294,14 @@ def champions() -> None:
     from flows import registry
     from flows.retrain import decided
 
-    table = Table("system", "", "version", "run", "commit", "trained on", "decided")
-    for system in raw_section("systems"):
-        for role, version in (("champion", registry.champion(system)), ("challenger", registry.challenger(system))):
-            if version is not None:
-                lineage = (version.run_id, version.git_commit[:10], version.dataset_digest[:10])
-                table.add_row(system, role, str(version.number), *lineage, escape(decided(version) or ""))
-    console.print(table if table.row_count else "nothing is registered yet: `talkingface retrain` registers what it trains")
+    roles = {"champion": registry.champion, "challenger": registry.challenger}
+    found = [(role, one) for system in raw_section("systems") for role, of in roles.items() if (one := of(system)) is not None]
+    for role, version in found:
+        console.print(f"[bold]{version.system}[/bold]  {role}: version {version.number}")
+        console.print(f"    run {version.run_id}, commit {version.git_commit[:10]}, data {version.dataset_digest[:10]}")
+        console.print(f"    {decided(version) or 'nothing was decided yet'}", markup=False)
+    if not found:
+        console.print("nothing is registered yet: `talkingface retrain` registers what it trains")
 
 
 @app.command()

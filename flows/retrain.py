@@ -9,14 +9,12 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -38,7 +36,7 @@ from flows.stale import Plan, plan
 from flows.tracking import PARENT_RUN, trained_run_id
 from flows.verdict import Better, Decision, Scores, decide, decide_first
 from stages import inbox
-from stages.engine import die_with
+from stages.engine import own_group
 from stages.engine.workers import available_cores
 from stages.params import WrongParams, output, section, work
 
@@ -279,20 +277,10 @@ def _run(module: str, *words: str) -> None:
     while (held := slots.take({"cpu": 1, "gpu": 1}, alone=f"{module} {words[0]}")) is None:
         time.sleep(SLOT_POLL_S)
     devices = held.names["gpu"]  # none on a machine without GPUs
+    environment = os.environ | ({"CUDA_VISIBLE_DEVICES": ",".join(devices)} if devices else {})
     try:
-        process = subprocess.Popen(
-            [sys.executable, "-m", module, *words],
-            env=os.environ | ({"CUDA_VISIBLE_DEVICES": ",".join(devices)} if devices else {}),
-            start_new_session=True,
-            pass_fds=held.files,
-            preexec_fn=partial(die_with, os.getpid()),
-        )
-        try:
+        with own_group([sys.executable, "-m", module, *words], env=environment, pass_fds=held.files) as process:
             code = process.wait()
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
     finally:
         held.give_back()
     if code:

@@ -102,7 +102,7 @@ class Talker(PythonModel):
         # A worker dies with the thread that started it: so here, where the model is loaded, and not where a request is answered.
         self._worker.submit(os.getpid).result()
 
-    def predict(self, context: PythonModelContext, model_input, params=None):
+    def predict(self, context: PythonModelContext, model_input: pd.DataFrame, params=None):
         """The films (column `film`, bytes of an .mp4) of a table, or a list of rows.
 
         audio, video: each a file's bytes or its path; over HTTP its bytes in base64. params: seed. Raises MlflowException,

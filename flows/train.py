@@ -10,13 +10,11 @@ import dataclasses
 import hashlib
 import importlib
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import mlflow
@@ -28,7 +26,7 @@ from data.files import in_place
 from flows.server import prefect_api
 from flows.tracking import Curves, dvc_hash, training_run
 from models.trainer import FAILURE, PROGRESS, SUMMARY, Job, read_progress
-from stages.engine import code_version, die_with
+from stages.engine import code_version, own_group
 from stages.params import output, trained_params, work
 
 POLL_SECONDS = 2.0
@@ -87,16 +85,8 @@ def run_trainer(job: Path, folder: Path, run_id: str) -> None:
     """Run the trainer to its end in its own process group; nothing of it outlives this process."""
     logger = get_run_logger()
     log = folder / "trainer.log"
-    with log.open("ab") as words:
-        trainer = subprocess.Popen(
-            trainer_command(job),
-            stdout=words,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=partial(die_with, os.getpid()),
-        )
     curves = Curves(run_id)
-    try:
+    with log.open("ab") as words, own_group(trainer_command(job), stdout=words, stderr=subprocess.STDOUT) as trainer:
         for rows in progress_rows(folder / PROGRESS, trainer):
             curves.log(rows)
             logger.info(
@@ -104,10 +94,6 @@ def run_trainer(job: Path, folder: Path, run_id: str) -> None:
                 rows[-1]["step"],
                 {k: round(v, 5) for k, v in rows[-1].items() if k not in ("step", "time")},
             )
-    finally:
-        if trainer.poll() is None:
-            os.killpg(trainer.pid, signal.SIGKILL)
-            trainer.wait()
     if trainer.returncode:
         raise TrainingFailed(reason_of(trainer.returncode, folder, log))
 

@@ -13,7 +13,7 @@
 from stages.engine.code import code_files, code_version
 from stages.engine.mapping import EngineParams, StageFailed, map_clips
 from stages.engine.sources import JoinedSource, RawSource, Source, SourceShard
-from stages.engine.workers import die_with
+from stages.engine.workers import die_with, own_group
 
 __all__ = [
     "EngineParams",
@@ -26,4 +26,5 @@ __all__ = [
     "code_version",
     "die_with",
     "map_clips",
+    "own_group",
 ]

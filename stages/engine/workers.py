@@ -11,11 +11,13 @@ import multiprocessing
 import os
 import pickle
 import signal
+import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from math import inf
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -172,6 +174,18 @@ def die_with(parent: int) -> None:
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
     if os.getppid() != parent:  # it ended before we asked
         os._exit(1)
+
+
+@contextmanager
+def own_group(command: Sequence[str], **given: Any) -> Iterator["subprocess.Popen[bytes]"]:
+    """A command in a process group of its own, of which nothing outlives the block, nor this process. `given` goes to Popen."""
+    process = subprocess.Popen(command, start_new_session=True, preexec_fn=partial(die_with, os.getpid()), **given)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def _attempt(function: Callable[[Clip, Any], Column | Skipped], clip: Clip, params: Any) -> Outcome:

@@ -151,7 +151,7 @@ def test_only_what_is_better_by_the_margin_becomes_champion_and_is_shown(project
     assert "diffspeaker kept" in told("retrain")
     assert aliases() == (2, 3) and shown() == 2.75
     listed = told("champions")
-    assert "challenger" in listed and "+0.25" in listed
+    assert f"{SYSTEM}  champion: version 2" in listed and f"{SYSTEM}  challenger: version 3" in listed and "+0.25" in listed
     assert "version 1" in told("rollback", SYSTEM)
     assert "nothing is new" in told("retrain"), "what was decided is not decided again"
     assert aliases()[0] == 1

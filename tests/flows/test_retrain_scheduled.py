@@ -148,7 +148,7 @@ def test_a_film_in_the_inbox_becomes_a_champion_and_a_worse_version_does_not(ser
     assert all(f"/#/models/talkingface-{SYSTEM}/versions/" in one for one in told)
 
     listed = run(folder, *TALKINGFACE, "champions").stdout
-    assert "champion" in listed and "challenger" in listed
+    assert "champion: version 2" in listed and "challenger: version 3" in listed
     assert "version 1" in run(folder, *TALKINGFACE, "rollback", SYSTEM).stdout
     assert numbers(folder)["champion"] == "1"
     assert "first champion" in run(folder, *TALKINGFACE, "rollback", SYSTEM, check=False).stdout
