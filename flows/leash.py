@@ -27,9 +27,15 @@ def main(command: list[str]) -> int:
     _prctl(ADOPT_ORPHANS, 1)
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_die_with_leash)
     threading.Thread(target=_end_with_stdin, args=(child,), daemon=True).start()
-    code = child.wait()
+    while child.returncode is None:  # a worker runs for months: who is orphaned below it is ours, and reaped as it ends
+        pid, status = os.wait()
+        if pid == child.pid:
+            child.returncode = os.waitstatus_to_exitcode(status)
+    code = child.returncode
     while others := _descendants():  # a command that went on in the background
         _kill(others)
+        with suppress(ChildProcessError):  # not ours yet: its parent is only just dying
+            os.wait()
     return code if code >= 0 else 128 - code
 
 
@@ -37,10 +43,9 @@ def _end_with_stdin(child: "subprocess.Popen[bytes]") -> None:
     while os.read(0, 1024):
         pass
     until = time.monotonic() + GRACE_S
-    while child.poll() is None:
-        _kill([pid for pid in _descendants() if pid != child.pid])
-        if time.monotonic() > until:
-            child.kill()
+    while child.returncode is None:  # poll() would reap it before main does
+        late = time.monotonic() > until
+        _kill([pid for pid in _descendants() if late or pid != child.pid])
         time.sleep(0.02)
 
 
@@ -54,10 +59,6 @@ def _kill(pids: list[int]) -> None:
     for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    for pid in pids:
-        with suppress(ChildProcessError):  # not ours yet: its parent is only just dying
-            os.waitpid(pid, os.WNOHANG)
-    time.sleep(0.005)
 
 
 def _die_with_leash() -> None:

@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from flows import leash
+from tests.flows.prefect_api import until
 from tests.flows.repository import descendants
 from tests.project import ROOT, environment
 
@@ -28,6 +29,14 @@ def test_it_ends_as_its_command_ends(code):
 def test_what_the_command_left_in_the_background_ends_with_it():
     process = begin("sh", "-c", "setsid sleep 60 & echo $!")
     assert not psutil.pid_exists(int(process.communicate(timeout=20)[0]))
+
+
+def test_who_is_orphaned_leaves_no_zombie_below_a_command_that_goes_on():
+    process = begin("sh", "-c", "(sleep 0.2 & echo $!); sleep 60")
+    orphan = int(process.stdout.readline())
+    until("end of the orphan", lambda: not psutil.pid_exists(orphan), 5)
+    assert process.poll() is None
+    process.communicate(timeout=20)
 
 
 def test_the_end_of_stdin_ends_all_but_lets_the_command_finish():
