@@ -1,7 +1,6 @@
 """`talkingface reproduce`: the stale part of the DVC graph, stages side by side, each a Prefect task.
 
 * stale.py     what has to run, in what order, and why
-* slots.py     what the machine has to share out
 * stagerun.py  one stage by DVC, under leash.py, so that nothing of it is left when this process ends
 * here         a stage is started the moment all it needs has ended well and its slots are free
 """
@@ -26,9 +25,9 @@ from prefect.states import Completed
 from prefect.tasks import exponential_backoff
 
 from flows.server import prefect_api
-from flows.slots import Held, Slots, machine
 from flows.stagerun import Hands, push
 from flows.stale import Plan, Stage, order_lock, plan
+from stages.engine.slots import Held, Slots, machine
 from stages.engine.workers import available_cores
 
 SLOT_POLL_S = 0.2

@@ -31,12 +31,12 @@ from data.files import atomic_file
 from flows import registry
 from flows.registry import Version
 from flows.reproduce import Outcome, StagesFailed, quiet_console, reproduce, tell
-from flows.slots import Held, Slots, machine
 from flows.stale import Plan, plan
 from flows.tracking import PARENT_RUN, trained_run_id
 from flows.verdict import Better, Decision, Scores, decide, decide_first
 from stages import inbox
 from stages.engine import own_group
+from stages.engine.slots import Held, Slots, machine
 from stages.engine.workers import available_cores
 from stages.params import WrongParams, output, section, work
 

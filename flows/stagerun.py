@@ -13,8 +13,8 @@ from functools import partial
 from pathlib import Path
 
 from flows import leash
-from flows.slots import Held
 from stages.engine import die_with
+from stages.engine.slots import Held
 
 DVC = (sys.executable, "-m", "dvc", "--wait-for-lock")
 LAST_WORDS = 15

@@ -3,6 +3,7 @@
 * sources.py    where the clips come from: a corpus, or shard sets joined clip by clip
 * pool.py       what every pool of workers does: clips in by order, outcomes out by order, few in memory
 * workers.py    a pool of processes that run the function, and may die of it
+* slots.py      what stages side by side share: cores, GPUs, memory
 * cluster.py    a pool over a Ray cluster, each of whose cores has such a process
 * unfinished.py finished shards of a run that has not finished, found again by what they were made from
 * code.py       which source files can change what a function returns

@@ -15,7 +15,7 @@ from stages.engine.pool import Failed, Outcome, Pool
 from stages.engine.progress import Progress, summary
 from stages.engine.sources import Source, SourceShard
 from stages.engine.unfinished import FinishedShard, UnfinishedRun
-from stages.engine.workers import WorkerPool, available_cores
+from stages.engine.workers import WorkerPool
 
 P = TypeVar("P")
 
@@ -25,7 +25,7 @@ class EngineParams:
     """How a stage runs; none of it changes what comes out."""
 
     executor: Literal["local", "ray"] = "local"  # this machine, or the Ray cluster at RAY_ADDRESS (see cluster.py)
-    workers: int = 0  # processes; 0 for one per available core
+    workers: int = 0  # processes; 0 for one on each core that no other stage here has one on
     max_failed: float = 0.05  # the stage fails when more than this fraction of its clips did
     clip_timeout_s: float = 600  # seconds that the function may take for one clip
 
@@ -88,7 +88,7 @@ def map_clips(
 
 def _pool(job: bytes, engine: EngineParams) -> Pool:
     if engine.executor == "local":
-        return WorkerPool(job, engine.workers or available_cores(), engine.clip_timeout_s)
+        return WorkerPool(job, engine.workers, engine.clip_timeout_s)
     try:
         from stages.engine.cluster import RayPool
     except ModuleNotFoundError as error:

@@ -24,6 +24,7 @@ from typing import Any
 
 from data.shardset import Clip, Column, Skipped
 from stages.engine.pool import Failed, Outcome, Pool, Task, WorkerCannotStart
+from stages.engine.slots import Held, Slots
 
 # A forked worker would inherit locks held by the threads of mediapipe or torch, and the pipes of its siblings.
 SPAWN = multiprocessing.get_context("spawn")
@@ -38,19 +39,24 @@ ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "
 }
 
 
+NOTHING = Held({}, [])
+
+
 def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class WorkerPool(Pool):
-    """Runs a clip function in `count` processes of this machine; a clip may take `timeout_s` seconds.
+    """Runs a clip function in processes of this machine; a clip may take `timeout_s` seconds.
 
-    job: the pickled function and its params.
+    job: the pickled function and its params. count: of processes; 0 for as many as there are cores on which no other pool of this
+    folder has one: stages side by side share the cores, and what one leaves, another takes. One process it has in any case.
     """
 
     def __init__(self, job: bytes, count: int, timeout_s: float):
         self._job = job
-        self._count = count
+        self._cores = None if count else Slots({"core": [str(core) for core in range(available_cores())]})
+        self._count = count or available_cores()
         self._timeout_s = timeout_s
         self._workers: list[_Worker] = []
 
@@ -64,11 +70,16 @@ class WorkerPool(Pool):
 
     def _hand_out(self, queue: deque[Task[Any]]) -> None:
         busy = sum(worker.task is not None for worker in self._workers)
-        while len(self._workers) < min(self._count, busy + len(queue)):
-            self._workers.append(_Worker(self._job))
+        while len(self._workers) < min(self._count, busy + len(queue)) and (core := self._core()) is not None:
+            self._workers.append(_Worker(self._job, core))
         for worker in self._workers:
             if queue and worker.ready and worker.task is None:
                 worker.give(queue.popleft(), self._timeout_s)
+
+    def _core(self) -> Held | None:
+        """For one more worker; None if it has to wait for it."""
+        held = self._cores.take({"core": 1}) if self._cores else NOTHING
+        return held if self._workers else held or NOTHING
 
     def _collect(self, queue: deque[Task[Any]]) -> None:
         """Waits until a worker has answered, died or run out of time."""
@@ -103,9 +114,10 @@ class WorkerPool(Pool):
 
 
 class _Worker:
-    """The supervisor's side of one process: its pipe, the task it holds and when that has to be done."""
+    """The supervisor's side of one process: its core, its pipe, the task it holds and when that has to be done."""
 
-    def __init__(self, job: bytes):
+    def __init__(self, job: bytes, core: Held):
+        self._core = core
         self.pipe, theirs = SPAWN.Pipe()
         self._process = SPAWN.Process(target=_serve, args=(theirs, job, os.getpid()), daemon=True)
         with _environment(ONE_THREAD):
@@ -134,6 +146,7 @@ class _Worker:
         self._process.kill()
         self._process.join()
         self.pipe.close()
+        self._core.give_back()
         code = self._process.exitcode or 0
         return f"{signal.strsignal(-code)} (signal {-code})" if code < 0 else f"exit code {code}"
 

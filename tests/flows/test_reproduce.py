@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.slots import Held
 from flows.stagerun import Hands
+from stages.engine.slots import Held
 from tests.flows.repository import begin, descendants, dvc, lock, repository, reproduce, timed, times, variables
 
 # A nested flow: it would start a server of its own on the same database were it not given one.

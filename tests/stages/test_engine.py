@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from data.shardset import Clip, DamagedShard, Index, LeftOut, ShardSet, json_object, write_index, write_shard
-from stages.engine import EngineParams, JoinedSource, RawSource, StageFailed, code, code_files, map_clips
+from stages.engine import EngineParams, JoinedSource, RawSource, StageFailed, code, code_files, map_clips, workers
 from stages.engine.mapping import NoRay
 from stages.engine.pool import WorkerCannotStart
 from stages.engine.unfinished import AlreadyRunning, UnfinishedRun
@@ -157,6 +157,30 @@ def test_outcomes_come_in_order_and_few_clips_are_held():
         held = [(number, taken - number) for number, _, _ in pool.map(clips())]
     assert [number for number, _ in held] == list(range(30))
     assert max(ahead for _, ahead in held) <= 2 * 2 + 2
+
+
+def test_stages_side_by_side_share_the_cores_and_one_takes_what_another_leaves(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(workers, "available_cores", lambda: 2)
+    logs = [tmp_path / "first", tmp_path / "second"]
+    first, second = (WorkerPool(pickle.dumps((perform, Params(str(log), pause_s=0.1))), count=0, timeout_s=30) for log in logs)
+
+    def at_work() -> list[int]:
+        return [len({line.split()[0] for line in log.read_text().splitlines()}) for log in logs]
+
+    def clips(count: int):
+        return ((number, Clip(f"s1/{number:03d}", {"do": b"fine"})) for number in range(count))
+
+    with second:
+        with first:
+            of_first, of_second = first.map(clips(40)), second.map(clips(60))
+            next(of_first)
+            for _ in range(10):
+                next(of_second)
+            list(of_first)
+            assert at_work() == [2, 1]
+        list(of_second)
+        assert at_work() == [2, 2]
 
 
 # Kills

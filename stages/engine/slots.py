@@ -1,4 +1,4 @@
-"""What a machine has to share out among stages: a slot is a file, and whoever holds its flock has the slot.
+"""What a machine has to share out among stages, and among their workers: a slot is a file, and whoever holds its flock has it.
 
 The kernel frees the slots of a process that ends in any way, and all processes of one machine that work in this folder see the
 same files: two runs at once never put two stages on one GPU.
@@ -34,7 +34,7 @@ class Slots:
         self.pools, self.folder = pools, folder
         folder.mkdir(parents=True, exist_ok=True)
 
-    def take(self, needs: Mapping[str, int], alone: str) -> Held | None:
+    def take(self, needs: Mapping[str, int], alone: str = "") -> Held | None:
         """The slots, or None if too few are free now. More than a pool has means all of it.
 
         Nobody else holds `alone`, a stage's name, at the same time.
@@ -42,7 +42,9 @@ class Slots:
         guard = self._lock("guard", wait=True)  # else two could each take half of what both need
         assert guard is not None
         try:
-            wanted = [("stage", [alone], 1)] + [(kind, self.pools[kind], count) for kind, count in needs.items()]
+            wanted = [(kind, self.pools[kind], count) for kind, count in needs.items()]
+            if alone:
+                wanted.insert(0, ("stage", [alone], 1))
             held = Held({}, [])
             for kind, slots, count in wanted:
                 names = held.names.setdefault(kind, [])

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from flows.slots import Slots, gpus, machine
+from stages.engine.slots import Slots, gpus, machine
 from tests.project import ROOT, environment
 
 POOLS = {"cpu": ["0", "1"], "gpu": ["0"], "memory_gb": ["0", "1", "2", "3"]}
@@ -38,7 +38,7 @@ def test_a_stage_is_at_work_once(tmp_path):
 
 def test_a_killed_process_frees_its_slots_at_once(tmp_path):
     script = (
-        f"from pathlib import Path; from flows.slots import Slots; import time; "
+        f"from pathlib import Path; from stages.engine.slots import Slots; import time; "
         f"held = Slots({POOLS}, Path({str(tmp_path)!r})).take({{'gpu': 1}}, alone='a'); print('held', flush=True); time.sleep(60)"
     )
     other = subprocess.Popen([sys.executable, "-c", script], env=environment(ROOT), stdout=subprocess.PIPE, text=True)
