@@ -60,6 +60,7 @@ def graph(raw: Path, base: Path, parts: int) -> None:
     for name, command in commands.items():
         folder = copy_project(base / name.replace(" ", "-"))
         shutil.copytree(raw, folder / "data/raw")
+        shutil.copytree(base / ".prefect", folder / ".prefect")
         params = yaml.safe_load((folder / "params.yaml").read_text())
         params |= {"corpora": corpora, "parts": list(range(parts)), "engine": params["engine"] | {"workers": int(parts > 1)}}
         (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
@@ -89,12 +90,12 @@ def main() -> None:
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         base = Path(temporary)
+        warm = repository(base / "warm" / "here", sleepers(0)[0])
+        reproduce(warm)  # Prefect makes its database once in a lifetime
         if chosen.raw:
             graph(chosen.raw.resolve(), base, chosen.parts)
             return
         stages, critical, total = sleepers(chosen.seconds)
-        warm = repository(base / "warm" / "here", sleepers(0)[0])
-        reproduce(warm)  # Prefect makes its database once in a lifetime
         folder = repository(base / "timed" / "here", stages)
         ideal = max(critical, total / JOBS)
         took = seconds_of((*REPRODUCE, "--jobs", str(JOBS)), folder)
