@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -358,6 +357,8 @@ def worker(
 
 def _find_prefect_server(port: int) -> None:
     """Has this process and its children use the API of PREFECT_API_URL, else that of `talkingface ui`, if it answers."""
+    import urllib.request
+
     server = os.environ.setdefault("PREFECT_API_URL", f"http://{HOST}:{port}/api")  # read when prefect is imported
     try:
         urllib.request.urlopen(f"{server}/health", timeout=10).close()
