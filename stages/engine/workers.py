@@ -37,9 +37,7 @@ START_TIMEOUT_S = 300  # importing torch and mediapipe from a cold network disk 
 ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "NUMBA", "VECLIB_MAXIMUM")} | {
     "OPENCV_FOR_THREADS_NUM": "1"
 }
-
-
-NOTHING = Held({}, [])
+NOTHING = Held({}, [])  # what a worker holds that needs no core's slot
 
 
 def available_cores() -> int:
@@ -77,9 +75,9 @@ class WorkerPool(Pool):
                 worker.give(queue.popleft(), self._timeout_s)
 
     def _core(self) -> Held | None:
-        """For one more worker; None if it has to wait for it."""
+        """For one more worker; None if it has to wait for one, which the first does not."""
         held = self._cores.take({"core": 1}) if self._cores else NOTHING
-        return held if self._workers else held or NOTHING
+        return held or (None if self._workers else NOTHING)
 
     def _collect(self, queue: deque[Task[Any]]) -> None:
         """Waits until a worker has answered, died or run out of time."""
