@@ -4,7 +4,6 @@ import json
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from typing import Any
 
 TRIES = 10
@@ -25,12 +24,3 @@ def asked(port: int, path: str, body: dict[str, Any] | None = None) -> Any:
             pass
         time.sleep(pause)
     raise TimeoutError(f"{path}: the server is busy")
-
-
-def until(what: str, found: Callable[[], Any], seconds: float = 600, pause: float = 0.1) -> Any:
-    """The first answer that is not empty."""
-    end = time.monotonic() + seconds
-    while not (answer := found()):
-        assert time.monotonic() < end, f"after {seconds} s there is no {what}"
-        time.sleep(pause)
-    return answer

@@ -21,8 +21,9 @@ from data.mesh import POINTS
 from data.shardset import Clip, Index, npy_bytes, write_index, write_shard
 from flows.server import free_port
 from tests.flows import trained
-from tests.flows.prefect_api import asked, until
+from tests.flows.prefect_api import asked
 from tests.project import copy_project, environment, run
+from tests.waiting import until
 
 SYSTEM = trained.SYSTEM
 STEPS = 250

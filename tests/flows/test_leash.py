@@ -9,9 +9,9 @@ import psutil
 import pytest
 
 from flows import leash
-from tests.flows.prefect_api import until
 from tests.flows.repository import descendants
 from tests.project import ROOT, environment
+from tests.waiting import until
 
 
 def begin(*command: str) -> "subprocess.Popen[str]":

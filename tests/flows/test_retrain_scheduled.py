@@ -15,9 +15,10 @@ import pytest
 import yaml
 
 from flows.server import free_port
-from tests.flows.prefect_api import asked, until
+from tests.flows.prefect_api import asked
 from tests.media import talking
 from tests.project import change_params, environment, run, tiny_project
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 

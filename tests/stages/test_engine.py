@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from stages.engine.pool import WorkerCannotStart
 from stages.engine.unfinished import AlreadyRunning, UnfinishedRun
 from stages.engine.workers import WorkerPool
 from tests.stages.clip_functions import Params, perform
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 TOLERANT = EngineParams(workers=2, max_failed=1.0)
@@ -61,13 +62,6 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float = 30) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.005)
 
 
 # One clip's trouble
@@ -205,12 +199,12 @@ def remembered(folder: Path) -> set[str]:
 def kill(process: subprocess.Popen, workers: set[int]) -> None:
     process.kill()
     process.wait()
-    wait_until(lambda: not any(map(alive, workers)), timeout_s=5)
+    until("end of the workers", lambda: not any(map(alive, workers)), 5, 0.005)
 
 
 def test_no_worker_outlives_a_killed_stage(tmp_path):
     process = start(tmp_path, ["hang", "hang"])
-    wait_until(lambda: len(calls(tmp_path)) == 2)
+    until("clips at work", lambda: len(calls(tmp_path)) == 2, 30, 0.005)
     workers = {pid for pid, _ in calls(tmp_path)}
     assert len(workers) == 2 and all(map(alive, workers))
     kill(process, workers)

@@ -14,7 +14,8 @@ import psutil
 import pytest
 
 from data.shardset import ShardSet
-from tests.stages.test_engine import ROOT, TOLERANT, Stage, alive, calls, contents, remembered, wait_until
+from tests.stages.test_engine import ROOT, TOLERANT, Stage, alive, calls, contents, remembered
+from tests.waiting import until
 
 pytest.importorskip("stages.engine.cluster", reason="the extra `ray` is not installed")
 from ray.cluster_utils import Cluster
@@ -84,7 +85,7 @@ def test_each_misfortune_costs_the_same_as_on_one_machine(tmp_path):
 
 def test_the_ray_of_a_stage_listens_on_loopback_only_and_ends_with_it(tmp_path):
     with stage_on_ray(tmp_path, ["fine", "hang"]) as process:
-        wait_until(lambda: len(calls(tmp_path)) == 2)
+        until("clips at work", lambda: len(calls(tmp_path)) == 2, 30, 0.005)
         family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
         listening = {
             connection.laddr.ip.removeprefix("::ffff:")
@@ -99,10 +100,10 @@ def test_the_ray_of_a_stage_listens_on_loopback_only_and_ends_with_it(tmp_path):
 
 def test_no_process_that_works_for_a_killed_stage_outlives_it(tmp_path):
     with stage_on_ray(tmp_path, ["hang"] * 2, workers=2, clip_timeout_s=600) as process:
-        wait_until(lambda: len(calls(tmp_path)) == 2)
+        until("clips at work", lambda: len(calls(tmp_path)) == 2, 30, 0.005)
         workers = {pid for pid, _ in calls(tmp_path)} | {psutil.Process(pid).ppid() for pid, _ in calls(tmp_path)}
         process.kill()
-    wait_until(lambda: not any(map(alive, workers)), timeout_s=10)
+    until("end of the workers", lambda: not any(map(alive, workers)), 10, 0.005)
 
 
 # What follows joins a cluster
@@ -114,7 +115,12 @@ def test_a_node_killed_midway_costs_nothing(tmp_path, cluster):
     expected = local(tmp_path / "local", do, repeat)
     doomed = cluster.add_node(num_cpus=2)
     with stage_on_ray(tmp_path / "ray", do, cluster, pause_s=0.2, repeat=repeat) as process:
-        wait_until(lambda: len({pid for pid, _ in calls(tmp_path / "ray")}) == 3 and len(calls(tmp_path / "ray")) > 12)
+        until(
+            "clips at work",
+            lambda: len({pid for pid, _ in calls(tmp_path / "ray")}) == 3 and len(calls(tmp_path / "ray")) > 12,
+            30,
+            0.005,
+        )
         killing = threading.Thread(target=cluster.remove_node, args=(doomed, False))
         killing.start()
         finish(process, tmp_path / "ray")
@@ -135,10 +141,10 @@ def test_a_clip_that_takes_ray_workers_with_it_costs_that_clip(tmp_path, cluster
 def test_a_killed_stage_leaves_the_cluster_free_and_is_taken_up_again(tmp_path, cluster):
     do = ["fine"] * 6 + ["hang"] * 2
     with stage_on_ray(tmp_path, do, cluster, clip_timeout_s=600) as process:
-        wait_until(lambda: len(calls(tmp_path)) == 7 and len(remembered(tmp_path)) == 2)
+        until("clips at work", lambda: len(calls(tmp_path)) == 7 and len(remembered(tmp_path)) == 2, 30, 0.005)
         workers = {pid for pid, _ in calls(tmp_path)}
         process.kill()
-    wait_until(lambda: not any(map(alive, workers)), timeout_s=10)
+    until("end of the workers", lambda: not any(map(alive, workers)), 10, 0.005)
 
     before = len(calls(tmp_path))
     with stage_on_ray(tmp_path, do, cluster, clip_timeout_s=1) as process:
