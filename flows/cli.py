@@ -254,14 +254,17 @@ def _stale(targets: Collection[str] = ()) -> "Plan":
 
 def _make(found: "Plan", jobs: int | None, why: bool) -> None:
     """Runs what is stale, tells what became of it (and why it was stale), and exits with 1 if a stage failed."""
-    from flows.reproduce import StagesFailed
-    from flows.reproduce import reproduce as make
+    from flows.server import prefect_api
     from stages.engine.workers import available_cores
 
-    try:
-        outcomes = make(found, jobs or available_cores(), _tell)
-    except StagesFailed as error:
-        outcomes = error.outcomes
+    with prefect_api():
+        from flows.reproduce import StagesFailed
+        from flows.reproduce import reproduce as make
+
+        try:
+            outcomes = make(found, jobs or available_cores(), _tell)
+        except StagesFailed as error:
+            outcomes = error.outcomes
     summary = Table("stage", "state", "seconds", *["why"] * why)
     for outcome in outcomes:
         summary.add_row(escape(outcome.stage), outcome.state, str(outcome.seconds), *[escape(outcome.why)] * why)

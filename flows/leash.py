@@ -10,42 +10,65 @@ Stands alone (no import of this project), so that it starts in 20 ms; stages.eng
 import ctypes
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
+import traceback
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
+from typing import NoReturn
 
 GRACE_S = 5.0
 DIE_WITH_PARENT, ADOPT_ORPHANS = 1, 36  # PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER of <linux/prctl.h>
+NOT_FOUND = 127  # what a shell ends with for a command that there is not
 
 
-def main(command: list[str]) -> int:
-    """Run the command to its end; its exit status, 128 + n after signal n."""
+def hold(run: Callable[[], int]) -> int:
+    """Call `run` in a process of its own, to its end; what it returned, 128 + n after signal n."""
     for ending in (signal.SIGINT, signal.SIGTERM):  # the end of stdin is the one way to be told to stop
         signal.signal(ending, lambda *_: None)  # sent to the group they are for the command, which would inherit "ignored"
     _prctl(ADOPT_ORPHANS, 1)
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_die_with_leash)
-    threading.Thread(target=_end_with_stdin, args=(child,), daemon=True).start()
-    while child.returncode is None:  # a worker runs for months: who is orphaned below it is ours, and reaped as it ends
+    if not (held := os.fork()):
+        _be(run)
+    ended = threading.Event()
+    threading.Thread(target=_end_with_stdin, args=(held, ended), daemon=True).start()
+    pid = status = 0
+    while pid != held:  # a worker runs for months: who is orphaned below it is ours, and reaped as it ends
         pid, status = os.wait()
-        if pid == child.pid:
-            child.returncode = os.waitstatus_to_exitcode(status)
-    code = child.returncode
-    while others := _descendants():  # a command that went on in the background
+    ended.set()
+    while others := _descendants():  # what the command left in the background
         _kill(others)
         with suppress(ChildProcessError):  # not ours yet: its parent is only just dying
             os.wait()
+    code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
 
 
-def _end_with_stdin(child: "subprocess.Popen[bytes]") -> None:
+def _be(run: Callable[[], int]) -> NoReturn:
+    code = 1
+    try:
+        _prctl(DIE_WITH_PARENT, signal.SIGKILL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        code = run()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with suppress(OSError):
+            sys.stdout.flush()
+        os._exit(code)
+
+
+def _end_with_stdin(held: int, ended: threading.Event) -> None:
     while os.read(0, 1024):
         pass
     until = time.monotonic() + GRACE_S
-    while child.returncode is None:  # poll() would reap it before main does
+    while not ended.is_set():
         late = time.monotonic() > until
-        _kill([pid for pid in _descendants() if late or pid != child.pid])
+        _kill([pid for pid in _descendants() if late or pid != held])
         time.sleep(0.02)
 
 
@@ -61,14 +84,18 @@ def _kill(pids: list[int]) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def _die_with_leash() -> None:
-    _prctl(DIE_WITH_PARENT, signal.SIGKILL)
-
-
 def _prctl(option: int, value: int) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(option, value)
 
 
+def _execute(command: list[str]) -> int:
+    try:
+        os.execvp(command[0], command)
+    except OSError as error:
+        print(f"{command[0]}: {error.strerror}", file=sys.stderr)
+        return NOT_FOUND
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(hold(partial(_execute, sys.argv[1:])))

@@ -1,7 +1,7 @@
 """`talkingface reproduce`: the stale part of the DVC graph, stages side by side, each a Prefect task.
 
 * stale.py     what has to run, in what order, and why
-* stagerun.py  one stage by DVC, under leash.py, so that nothing of it is left when this process ends
+* stagerun.py  one stage by DVC, which forks.py has loaded; under leash.py nothing of it is left when this process ends
 * here         a stage is started the moment all it needs has ended well and its slots are free
 """
 
@@ -24,7 +24,7 @@ from prefect.settings import PREFECT_API_URL
 from prefect.states import Completed
 from prefect.tasks import exponential_backoff
 
-from flows.server import prefect_api
+from flows.forks import Forks
 from flows.stagerun import Hands, push
 from flows.stale import Plan, Stage, order_lock, plan
 from stages.engine.slots import Held, Slots, machine
@@ -72,13 +72,13 @@ def reproduce(plan: Plan, jobs: int, tell: Callable[[str], None]) -> list[Outcom
     """Run the plan's stages, at most `jobs` at once; what became of each. `tell` is given every line for the user.
 
     A stage that fails stops what follows from it and nothing else; StagesFailed is raised in the end. Ctrl-C and SIGTERM end
-    what runs. Nothing is left running then, nor after SIGKILL.
+    what runs. Nothing is left running then, nor after SIGKILL. Prefect's API has to be there (prefect_api).
     """
     quiet_console()
     try:
-        with prefect_api():
+        with Forks() as forks:
             # A training is a flow too: it joins this server instead of a second one on the same database.
-            hands = Hands(tell, {"PREFECT_API_URL": str(PREFECT_API_URL.value())}, plan.shared)
+            hands = Hands(tell, forks, {"PREFECT_API_URL": str(PREFECT_API_URL.value())}, plan.shared)
             outcomes: list[Outcome] | BaseException
             try:
                 state = _flow(plan, Slots(machine(jobs)), hands, tell, return_state=True)

@@ -12,9 +12,6 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from prefect.logging.handlers import APILogWorker
-from prefect.settings import PREFECT_API_URL, temporary_settings
-
 from flows import leash
 from stages.engine import die_with
 
@@ -29,9 +26,10 @@ class ServerFailed(RuntimeError):
 def prefect_api(seconds: float = 300) -> Iterator[None]:
     """The server of PREFECT_API_URL if one is set, else a temporary one on loopback, for the length of the block.
 
-    Prefect would start a temporary server itself, but one that outlives a flow that is killed.
+    Prefect would start a temporary server itself, but one that outlives a flow that is killed. This one starts while Prefect is
+    imported here: who is in a hurry imports it within the block.
     """
-    if PREFECT_API_URL.value():
+    if "PREFECT_API_URL" in os.environ:
         yield
         return
     address = f"http://{HOST}:{free_port()}/api"
@@ -45,6 +43,13 @@ def prefect_api(seconds: float = 300) -> Iterator[None]:
         preexec_fn=partial(die_with, os.getpid()),
     )
     try:
+        from prefect.logging.handlers import APILogWorker
+        from prefect.settings import PREFECT_API_URL, temporary_settings
+
+        if PREFECT_API_URL.value():  # of a profile or a file of Prefect's, or a block around this one
+            server.kill()
+            yield
+            return
         wait_until_up(f"{address}/health", server, seconds)
         with temporary_settings({PREFECT_API_URL: address}):
             try:

@@ -2,21 +2,18 @@
 
 import os
 import re
-import signal
 import subprocess
 import sys
 import threading
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from flows import leash
+from flows.forks import Fork, Forks
 from stages.engine import die_with
 from stages.engine.slots import Held
 
-DVC = (sys.executable, "-m", "dvc", "--wait-for-lock")
 LAST_WORDS = 15
 LOCK_WAIT_S = (1.0, 30.0)  # the first pause before DVC's locks are tried again, and the longest
 
@@ -44,13 +41,13 @@ class Cancelled(RuntimeError):
 
 
 class Hands:
-    """Runs stages, each in a process group of its own that ends with this process, however it ends."""
+    """Runs stages, each in a session of its own that ends with this process, however it ends."""
 
-    def __init__(self, tell: Callable[[str], None], environment: dict[str, str], shared: bool = False) -> None:
-        """shared: what DVC's default remote has is taken from there."""
-        self.tell, self._environment, self._shared = tell, environment, shared
+    def __init__(self, tell: Callable[[str], None], forks: Forks, environment: dict[str, str], shared: bool = False) -> None:
+        """environment: of the stages, besides this process's. shared: what DVC's default remote has is taken from there."""
+        self.tell, self._forks, self._environment, self._shared = tell, forks, environment, shared
         self._cancelled = threading.Event()
-        self._running: set[subprocess.Popen[str]] = set()
+        self._running: set[Fork] = set()
         self._lock = threading.Lock()
 
     @property
@@ -61,8 +58,8 @@ class Hands:
         """End what runs and let nothing start any more; returns at once, the stages end within seconds."""
         with self._lock:
             self._cancelled.set()
-            for process in self._running:
-                _let_go(process)
+            for stage in self._running:
+                stage.let_go()
 
     def run(self, name: str, held: Held, threads: int, listen: Callable[[str], None]) -> str:
         """Run one stage; "ran", "restored from cache", "restored from remote" or "unchanged".
@@ -84,59 +81,51 @@ class Hands:
             pause = min(2 * pause, longest)
 
     def _repro(self, name: str, held: Held, threads: int, listen: Callable[[str], None]) -> tuple[int, list[str], list[str]]:
-        process = self._start(name, held, threads)
+        stage = self._start(name, held, threads)
         lines: deque[str] = deque(maxlen=LAST_WORDS)
         states: list[str] = []
         try:
-            assert process.stdout is not None
-            for line in map(str.rstrip, process.stdout):  # text mode: a bar's carriage return ends a line too
-                if _RESTORED.match(line):
-                    states.append("restored from cache")
-                elif _PULLED.match(line):
-                    states.append("restored from remote")  # and "unchanged", as it then is
-                elif _NOT_PULLED.match(line):
-                    states.clear()
-                elif _UNCHANGED.match(line):
-                    states.append("unchanged")
-                elif not _OF_DVC.match(line):
-                    lines.append(line)
-                    if not _LOCKED.search(line):
-                        self.tell(f"{name}: {line}")
-                        listen(line)
-            return process.wait(), list(lines), states
+            with stage.stdout:
+                for line in map(str.rstrip, stage.stdout):
+                    if _RESTORED.match(line):
+                        states.append("restored from cache")
+                    elif _PULLED.match(line):
+                        states.append("restored from remote")  # and "unchanged", as it then is
+                    elif _NOT_PULLED.match(line):
+                        states.clear()
+                    elif _UNCHANGED.match(line):
+                        states.append("unchanged")
+                    elif not _OF_DVC.match(line):
+                        lines.append(line)
+                        if not _LOCKED.search(line):
+                            self.tell(f"{name}: {line}")
+                            listen(line)
+            return stage.wait(), list(lines), states
         finally:
             with self._lock:
-                self._running.discard(process)
-            _let_go(process)
+                self._running.discard(stage)
+            stage.let_go()
 
-    def _start(self, name: str, held: Held, threads: int) -> "subprocess.Popen[str]":
-        environment = {"PYTHONUNBUFFERED": "1"} | self._environment
+    def _start(self, name: str, held: Held, threads: int) -> Fork:
+        environment = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)), "PYTHONUNBUFFERED": "1"}
+        environment |= {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+        } | self._environment
         if devices := held.names.get("gpu"):
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
-        tools = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-        dvc = [*DVC, "repro", "--single-item", *["--pull"] * self._shared, name]
+        words = ["--wait-for-lock", "repro", "--single-item", *["--pull"] * self._shared, name]
         with self._lock:
             if self.cancelled:
                 raise Cancelled(f"{name} was not begun")
-            process = subprocess.Popen(
-                [sys.executable, "-P", leash.__file__, *dvc],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                pass_fds=held.files,  # the slots are taken until the last of the stage's processes is gone
-                env={"OMP_NUM_THREADS": str(threads)} | os.environ | {"PATH": tools} | environment,
-                errors="replace",
-            )
-            self._running.add(process)
-        threading.Thread(target=_end_group, args=(process,), daemon=True).start()
-        return process
+            stage = self._forks.begin(words, environment, held.files)  # the slots are taken until nothing of the stage is left
+            self._running.add(stage)
+        return stage
 
 
 def push() -> None:
     """Brings what was made here, and the record of what it was made of, to DVC's default remote."""
     done = subprocess.run(
-        [*DVC, "push", "--run-cache"],
+        [sys.executable, "-m", "dvc", "--wait-for-lock", "push", "--run-cache"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -146,14 +135,3 @@ def push() -> None:
     if done.returncode:
         words = "\n".join(done.stdout.splitlines()[-LAST_WORDS:])
         raise PushFailed(f"`dvc push --run-cache` did not bring what was made to DVC's default remote:\n{words}")
-
-
-def _let_go(process: "subprocess.Popen[str]") -> None:
-    assert process.stdin is not None
-    process.stdin.close()
-
-
-def _end_group(process: "subprocess.Popen[str]") -> None:
-    if process.wait() < 0:  # the leash itself was killed: its group outlives it
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)

@@ -27,7 +27,7 @@ from tests.waiting import until
 
 SYSTEM = trained.SYSTEM
 STEPS = 250
-ROUNDS = 6  # of each sort of victim
+ROUNDS = 5  # of each sort of victim
 TALKINGFACE = (sys.executable, "-m", "flows.cli")
 PREFECT = str(Path(sys.executable).with_name("prefect"))
 MARK = "CHAOS"  # in the environment of all that these tests begin
@@ -35,7 +35,8 @@ MARK = "CHAOS"  # in the environment of all that these tests begin
 # By what words a process is known, and how many seconds it is let live at most once it, or the flow that it serves, is there.
 VICTIMS: dict[str, tuple[Callable[[list[str]], bool], float]] = {
     "flow": (lambda words: "prefect.engine" in words or "flows.train" in words, 12.0),
-    "dvc": (lambda words: "--single-item" in words, 3.0),
+    "dvc": (lambda words: words == ["dvc"], 3.0),
+    "leash or fork server": (lambda words: "flows.forks" in words, 6.0),
     "trainer": (lambda words: "models.trainer" in words, 12.0),
     "server": (lambda words: words[-6:-4] == ["server", "start"], 8.0),
     "worker": (lambda words: "worker" in words, 8.0),
@@ -197,7 +198,7 @@ def _of(process: psutil.Process, mark: str) -> bool:
 
 def _words(process: psutil.Process) -> list[str]:
     try:
-        return process.cmdline()
+        return ["dvc"] if process.name() == "dvc" else process.cmdline()  # a fork has its server's words
     except psutil.Error:
         return []
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from flows.forks import Forks
 from flows.stagerun import Hands
 from stages.engine.slots import Held
 from tests.flows.repository import begin, descendants, dvc, lock, repository, reproduce, timed, times, variables
@@ -80,9 +81,8 @@ def first(tmp_path_factory) -> tuple[Path, str]:
 def server(first) -> Iterator[str]:
     """A Prefect server that the tests share which are not about the one that `reproduce` starts: each takes seconds."""
     folder = first[0]
-    script = (
-        "import flows, sys; from flows.server import *\nwith prefect_api(): print(PREFECT_API_URL.value(), flush=True); input()"
-    )
+    block = "from prefect.settings import PREFECT_API_URL as url; print(url.value(), flush=True); input()"
+    script = f"import flows; from flows.server import prefect_api\nwith prefect_api(): {block}"
     process = subprocess.Popen(
         [sys.executable, "-c", script],
         cwd=folder,
@@ -91,7 +91,9 @@ def server(first) -> Iterator[str]:
         stdout=subprocess.PIPE,
         text=True,
     )
-    yield process.stdout.readline().strip()
+    address = process.stdout.readline().strip()
+    assert address
+    yield address
     process.communicate("\n", timeout=60)
 
 
@@ -249,7 +251,8 @@ def test_it_waits_for_a_dvc_that_is_at_work_on_the_same_stage(tmp_path, monkeypa
     flow = begin(folder)  # its status has to wait as well
     told: list[str] = []
     monkeypatch.chdir(folder)
-    assert Hands(told.append, variables(folder)).run("one", Held({}, []), 1, told.append) == "unchanged"
+    with Forks() as forks:
+        assert Hands(told.append, forks, variables(folder)).run("one", Held({}, []), 1, told.append) == "unchanged"
     assert "one: waits for another DVC at work here" in told
     assert flow.communicate(timeout=60)[0].splitlines()[-1] == "nothing is stale"
     assert (other.wait(), flow.returncode) == (0, 0)
