@@ -26,7 +26,7 @@ from prefect.tasks import exponential_backoff
 
 from flows.forks import Forks
 from flows.stagerun import Hands, push
-from flows.stale import Plan, Stage, order_lock, plan
+from flows.stale import Plan, Stage, order_lock, plan, remember
 from stages.engine.slots import Held, Slots, machine
 from stages.engine.workers import available_cores
 
@@ -124,7 +124,7 @@ def _run_all(stages: list[Stage], slots: Slots, hands: Hands, tell: Callable[[st
     ended: SimpleQueue[tuple[str, PrefectFuture[str]]] = SimpleQueue()
     outcomes: dict[str, Outcome] = {}
     while graph.is_active():
-        ready = sorted(ready + [by_name[name] for name in graph.get_ready()], key=lambda stage: -stage.depth)
+        ready = sorted(ready + [by_name[name] for name in graph.get_ready()], key=lambda stage: -stage.way)
         for stage in list(ready):
             if (held := slots.take(stage.meta.needs(), alone=stage.name)) is not None:
                 ready.remove(stage)
@@ -141,11 +141,14 @@ def _run_all(stages: list[Stage], slots: Slots, hands: Hands, tell: Callable[[st
         except Empty:
             continue
         held, began = running.pop(name)
-        held.give_back()
+        took = round(time.monotonic() - began, 1)
         result = future.result(raise_on_failure=False)
         failed = isinstance(result, BaseException)
         state, words = ("failed", str(result)) if failed else (result, "")
-        outcome = outcomes[name] = Outcome(name, state, round(time.monotonic() - began, 1), by_name[name].why, words)
+        if state == "ran":
+            remember(name, took)
+        held.give_back()
+        outcome = outcomes[name] = Outcome(name, state, took, by_name[name].why, words)
         tell(f"{name}: {outcome.state} after {outcome.seconds} s ({len(outcomes)} of {len(stages)} stages)")
         if not failed:
             graph.done(name)

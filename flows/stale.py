@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import yaml
 from dvc.exceptions import DvcException
@@ -19,7 +20,9 @@ from data.files import atomic_file
 from stages.params import LOCK, locked_stages
 
 LAST_WHOLE_LOCK = Path("data/.work/dvc.lock")  # empty: there was none
+SECONDS = Path("data/.work/seconds")  # a file for each stage: runs side by side do not write the same
 LOCK_POLL_S = 1.0
+USUAL_S = 5.0  # that a stage takes which never ran here
 REASONS = 2  # of a stage's that are told; `dvc status` has all
 
 
@@ -49,7 +52,7 @@ class Stage:
     why: str
     upstream: frozenset[str]  # those that have to end before; all in the plan
     meta: Meta
-    depth: int  # stages on the longest way from here to the end of the graph: the deepest is started first
+    way: float  # seconds of the longest way from its start to the end of the graph: who has the longest is started first
 
 
 @dataclass(frozen=True)
@@ -128,9 +131,10 @@ def _plan(targets: Collection[str]) -> Plan:
         if targets:
             asked = {stage for stage in order if not _names(stage).isdisjoint(targets)}
             planned &= asked.union(*(networkx.descendants(graph, stage) for stage in asked))
-        depth: dict[Any, int] = {}
+        way: dict[Any, float] = {}
         for stage in reversed(order):
-            depth[stage] = 1 + max((depth[after] for after in graph.predecessors(stage)), default=0)
+            after = max((way[after] for after in graph.predecessors(stage)), default=0.0)
+            way[stage] = _took(stage.addressing) + after
         stages = []
         for stage in order:
             if stage in planned:
@@ -139,7 +143,7 @@ def _plan(targets: Collection[str]) -> Plan:
                 more = [f"and {len(reasons) - REASONS} more"] if len(reasons) > REASONS else []
                 why = "; ".join(reasons[:REASONS] + more) or "follows " + ", ".join(before.addressing for before in upstream)
                 names = frozenset(before.addressing for before in upstream)
-                stages.append(Stage(stage.addressing, why, names, _meta(stage), depth[stage]))
+                stages.append(Stage(stage.addressing, why, names, _meta(stage), way[stage]))
         shared = "remote" in repo.config["core"]
         return Plan(stages, [stage.addressing for stage in order], frozenset(locked_stages()), shared)
 
@@ -176,6 +180,24 @@ def _reasons(entries: list[Any]) -> Iterator[str]:
                     yield f"{path}: " + ", ".join(f"{key} {how}" for key, how in change.items())
                 else:
                     yield f"{path} {change}"
+
+
+def remember(stage: str, took: float) -> None:
+    """That a stage ran for so many seconds: the next plan knows by it what to begin first. For who holds the stage's slot."""
+    path = _seconds(stage)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _write(path, f"{took}\n".encode())
+
+
+def _took(stage: str) -> float:
+    try:
+        return float(_seconds(stage).read_text())
+    except FileNotFoundError:
+        return USUAL_S
+
+
+def _seconds(stage: str) -> Path:
+    return SECONDS / quote(stage, safe="@=, ")
 
 
 def order_lock(order: list[str], known: frozenset[str]) -> None:

@@ -190,6 +190,17 @@ def many(files: int) -> dict:
     }
 
 
+def test_of_two_stages_that_may_begin_the_one_that_took_longer_does(tmp_path, server):
+    commands = {"short": "cp source short.txt", "long": "sleep 0.5; cp source long.txt"}
+    stages = {name: {"cmd": timed(name, words), "deps": ["source"], "outs": [f"{name}.txt"]} for name, words in commands.items()}
+    folder = repository(tmp_path / "here", stages)
+    for first, second in (("short", "long"), ("long", "short")):
+        reproduce(folder, "--jobs", "1", server=server)
+        when = times(folder)
+        assert when[first][1] <= when[second][0]
+        (folder / "source").write_text("another\n")
+
+
 @pytest.mark.slow
 def test_killed_at_any_moment_it_leaves_nothing_and_the_next_run_goes_on(tmp_path, server):
     folder, twin = (repository(tmp_path / name, many(300)) for name in ("here", "twin"))
