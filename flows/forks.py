@@ -23,7 +23,8 @@ from typing import Self
 from flows import leash
 
 IMPORTS = ("dvc.cli.parser", "dvc.repo.plots", "dvc.repo.stage", "dvc.data_cloud", "dvc.scm", "dvc_data.index", "ruamel.yaml")
-MOST_FILES = 250  # that a message brings; Linux lets it bring 253
+REQUEST, END = b"\0", b"\n"
+MOST_FILES = 250  # that a message brings; Linux lets it bring 253, and a stage may hold a slot for each GB of memory
 NAME_PROCESS = 15  # PR_SET_NAME of <linux/prctl.h>
 
 
@@ -78,7 +79,7 @@ class Forks:
                     if self._server.poll() is not None:  # it was killed
                         self._serve()
                     try:
-                        socket.send_fds(self._requests, [b"\0"], [theirs.fileno(), writing, *files])
+                        socket.send_fds(self._requests, [REQUEST], [theirs.fileno(), writing])
                         break
                     except BrokenPipeError:
                         self._server.wait()
@@ -86,7 +87,9 @@ class Forks:
             theirs.close()
             os.close(writing)
         with suppress(BrokenPipeError):  # then it never began, as `wait` will tell
-            line.sendall(json.dumps([words, environment]).encode() + b"\n")
+            for start in range(0, len(files), MOST_FILES):
+                socket.send_fds(line, [REQUEST], files[start : start + MOST_FILES])
+            line.sendall(json.dumps([words, environment]).encode() + END)
         return Fork(line, output)
 
     def _serve(self) -> None:
@@ -104,7 +107,7 @@ def serve(requests: socket.socket) -> None:
         importlib.import_module(module)
     signal.signal(signal.SIGCHLD, _reap)
     while True:
-        request, files, _, _ = socket.recv_fds(requests, 1, MOST_FILES)
+        request, files, _, _ = socket.recv_fds(requests, len(REQUEST), 2)
         if not request:
             return
         if not os.fork():
@@ -122,18 +125,20 @@ def _reap(*_: object) -> None:
             pass
 
 
-def _run(line: int, output: int, *held: int) -> None:
+def _run(line: int, output: int) -> None:
     os.setsid()
-    for file, place in ((line, 0), (output, 1), (output, 2)):
-        os.dup2(file, place)
-    os.close(line)
-    os.close(output)
     asked = b""
-    while not asked.endswith(b"\n"):
-        if not (more := os.read(0, 1 << 16)):
-            return  # who asked is gone
-        asked += more
-    words, environment = json.loads(asked)
+    with socket.socket(fileno=line) as received:
+        while not asked.endswith(END):
+            more, _, _, _ = socket.recv_fds(received, 1 << 16, MOST_FILES)  # the files stay open till this process's end
+            if not more:
+                return  # who asked is gone
+            asked += more
+        os.dup2(line, 0)
+    for place in (1, 2):
+        os.dup2(output, place)
+    os.close(output)
+    words, environment = json.loads(asked.lstrip(REQUEST))
     os.environ.update(environment)
     with suppress(BrokenPipeError):
         os.write(0, f"{os.getpid()}\n".encode())

@@ -107,10 +107,12 @@ class Hands:
             stage.let_go()
 
     def _start(self, name: str, held: Held, threads: int) -> Fork:
-        environment = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)), "PYTHONUNBUFFERED": "1"}
-        environment |= {
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-        } | self._environment
+        environment = {
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+            "PYTHONUNBUFFERED": "1",
+            **self._environment,
+        }
         if devices := held.names.get("gpu"):
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
         words = ["--wait-for-lock", "repro", "--single-item", *["--pull"] * self._shared, name]

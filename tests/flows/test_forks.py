@@ -95,6 +95,18 @@ def test_slots_are_taken_until_nothing_of_the_stage_is_left(forks):
     until("slot", lambda: slots.take({"cpu": 1}), 5)
 
 
+def test_a_stage_may_hold_a_slot_for_each_of_hundreds_of_gigabytes(forks):
+    slots = Slots({"memory_gb": [str(number) for number in range(600)]})
+    held = slots.take({"memory_gb": 600})
+    fork = begin(forks, "long", *held.files)
+    told(fork, "begun")
+    held.give_back()
+    assert slots.take({"memory_gb": 1}) is None
+    fork.let_go()
+    fork.wait()
+    until("slots", lambda: slots.take({"memory_gb": 600}), 5)
+
+
 def test_of_a_killed_leash_nothing_is_left(forks):
     fork = begin(forks, "long")
     shell = psutil.Process(int(told(fork, r"begun (\d+)")[1]))
