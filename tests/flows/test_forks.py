@@ -12,7 +12,7 @@ import pytest
 
 from flows.forks import Fork, Forks
 from stages.engine.slots import Slots
-from tests.flows.repository import descendants, dvc, lock, repository
+from tests.flows.repository import dvc, lock, repository
 from tests.project import ROOT
 from tests.waiting import until
 
@@ -35,7 +35,11 @@ def forks(folder, monkeypatch) -> Iterator[Forks]:
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     with Forks() as forks:
         yield forks
-    assert not psutil.Process().children(recursive=True)
+    assert not servers()
+
+
+def servers() -> list[psutil.Process]:
+    return [one for one in psutil.Process().children() if "flows.forks" in one.cmdline()]
 
 
 def begin(forks: Forks, stage: str, *files: int, **environment: str) -> Fork:
@@ -120,7 +124,7 @@ def test_of_a_killed_leash_nothing_is_left(forks):
 def test_a_killed_server_ends_no_stage_and_has_a_successor(forks):
     fork = begin(forks, "long")
     shell = psutil.Process(int(told(fork, r"begun (\d+)")[1]))
-    (server,) = psutil.Process().children()
+    (server,) = servers()
     server.kill()
     psutil.wait_procs([server], timeout=5)
     assert begin(forks, "bad").wait() == 255
@@ -131,11 +135,10 @@ def test_a_killed_server_ends_no_stage_and_has_a_successor(forks):
 
 
 def test_of_many_stages_no_zombie_and_no_open_file_is_left(forks):
-    (server,) = psutil.Process().children()
+    (server,) = servers()
     assert begin(forks, "bad").wait() == 255
     files = server.num_fds()
     for _ in range(5):
         assert begin(forks, "bad").wait() == 255
     until("end of all forks", lambda: not server.children(), 5)
     assert server.num_fds() == files
-    assert descendants(os.getpid(), 1) == [server]
