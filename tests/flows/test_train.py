@@ -66,8 +66,8 @@ def start(folder: Path) -> "subprocess.Popen[str]":
 
 
 def run_in_mlflow(folder: Path) -> Run:
-    mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
-    (found,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    store = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    (found,) = store.search_runs([one.experiment_id for one in store.search_experiments()])
     return found
 
 
