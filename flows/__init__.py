@@ -15,6 +15,7 @@ _DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # nine processes that nothing here has a use for
     "MLFLOW_TRACKING_URI": f"sqlite:///{Path('mlflow.db').resolve()}",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",  # each step of each becomes a line where nobody is at a terminal
     "GIT_PYTHON_REFRESH": "quiet",
     # Torch's threads that turn round while they wait take three to six times as long where anything else is at work (measured).
     "OMP_WAIT_POLICY": "PASSIVE",
