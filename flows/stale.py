@@ -22,7 +22,6 @@ from stages.params import LOCK, locked_stages
 LAST_WHOLE_LOCK = Path("data/.work/dvc.lock")  # empty: there was none
 SECONDS = Path("data/.work/seconds")  # a file for each stage: runs side by side do not write the same
 LOCK_POLL_S = 1.0
-USUAL_S = 5.0  # that a stage takes which never ran here
 REASONS = 2  # of a stage's that are told; `dvc status` has all
 
 
@@ -38,6 +37,7 @@ class Meta:
     gpu: int = 0
     memory_gb: int = 0
     network: bool = False  # may fail for reasons that pass: tried again
+    seconds: int = 5  # that it may take, as long as it never ran here
 
     def needs(self) -> dict[str, int]:
         """Slots it takes, by kind."""
@@ -134,7 +134,7 @@ def _plan(targets: Collection[str]) -> Plan:
         way: dict[Any, float] = {}
         for stage in reversed(order):
             after = max((way[after] for after in graph.predecessors(stage)), default=0.0)
-            way[stage] = _took(stage.addressing) + after
+            way[stage] = _took(stage.addressing, _meta(stage).seconds) + after
         stages = []
         for stage in order:
             if stage in planned:
@@ -155,7 +155,7 @@ def _names(stage: Any) -> set[str]:
 
 def _meta(stage: Any) -> Meta:
     values = getattr(stage, "meta", None) or {}
-    known = {"cpu": 1, "gpu": 0, "memory_gb": 0, "network": None}  # each with the least that it may be
+    known = {"cpu": 1, "gpu": 0, "memory_gb": 0, "network": None, "seconds": 0}  # each with the least that it may be
     for key, value in values.items():
         where = f"dvc.yaml: {stage.addressing}: meta.{key}"
         if key not in known:
@@ -189,11 +189,11 @@ def remember(stage: str, took: float) -> None:
     _write(path, f"{took}\n".encode())
 
 
-def _took(stage: str) -> float:
+def _took(stage: str, before: float) -> float:
     try:
         return float(_seconds(stage).read_text())
     except FileNotFoundError:
-        return USUAL_S
+        return before
 
 
 def _seconds(stage: str) -> Path:
