@@ -5,7 +5,6 @@ whatever began this process, Prefect among it. Each fork has a line, a socket: i
 (leash.py); back come the leash's pid and, once nothing of the stage is left, an exit status.
 """
 
-import ctypes
 import importlib
 import json
 import os
@@ -58,7 +57,7 @@ class Fork:
 
 
 class Forks:
-    """Begins DVC's commands, for the length of a block; the one thing that these processes share is that they fork from one."""
+    """Begins DVC's commands, for the length of a block, each as a fork of one process."""
 
     def __enter__(self) -> Self:
         self._lock = threading.Lock()
@@ -148,8 +147,7 @@ def _run(line: int, output: int) -> None:
 def _dvc(words: list[str]) -> int:
     from dvc.cli import main
 
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(NAME_PROCESS, b"dvc")
+    leash.prctl(NAME_PROCESS, b"dvc")
     sys.argv = ["dvc", *words]  # which its locks tell others
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     return main(words)

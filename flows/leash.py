@@ -28,7 +28,7 @@ def hold(run: Callable[[], int]) -> int:
     """Call `run` in a process of its own, to its end; what it returned, 128 + n after signal n."""
     for ending in (signal.SIGINT, signal.SIGTERM):  # the end of stdin is the one way to be told to stop
         signal.signal(ending, lambda *_: None)  # sent to the group they are for the command, which would inherit "ignored"
-    _prctl(ADOPT_ORPHANS, 1)
+    prctl(ADOPT_ORPHANS, 1)
     if not (held := os.fork()):
         _be(run)
     ended = threading.Event()
@@ -48,7 +48,7 @@ def hold(run: Callable[[], int]) -> int:
 def _be(run: Callable[[], int]) -> NoReturn:
     code = 1
     try:
-        _prctl(DIE_WITH_PARENT, signal.SIGKILL)
+        prctl(DIE_WITH_PARENT, signal.SIGKILL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         nothing = os.open(os.devnull, os.O_RDONLY)
@@ -84,7 +84,8 @@ def _kill(pids: list[int]) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def _prctl(option: int, value: int) -> None:
+def prctl(option: int, value: int | bytes) -> None:
+    """Linux's prctl of this process; elsewhere nothing."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(option, value)
 

@@ -29,7 +29,7 @@ def prefect_api(seconds: float = 300) -> Iterator[None]:
     Prefect would start a temporary server itself, but one that outlives a flow that is killed. This one starts while Prefect is
     imported here: who is in a hurry imports it within the block.
     """
-    if "PREFECT_API_URL" in os.environ:
+    if os.environ.get("PREFECT_API_URL"):
         yield
         return
     address = f"http://{HOST}:{free_port()}/api"

@@ -131,10 +131,11 @@ def _plan(targets: Collection[str]) -> Plan:
         if targets:
             asked = {stage for stage in order if not _names(stage).isdisjoint(targets)}
             planned &= asked.union(*(networkx.descendants(graph, stage) for stage in asked))
+        meta = {stage: _meta(stage) for stage in order}
         way: dict[Any, float] = {}
         for stage in reversed(order):
             after = max((way[after] for after in graph.predecessors(stage)), default=0.0)
-            way[stage] = _took(stage.addressing, _meta(stage).seconds) + after
+            way[stage] = _took(stage.addressing, meta[stage].seconds) + after
         stages = []
         for stage in order:
             if stage in planned:
@@ -143,7 +144,7 @@ def _plan(targets: Collection[str]) -> Plan:
                 more = [f"and {len(reasons) - REASONS} more"] if len(reasons) > REASONS else []
                 why = "; ".join(reasons[:REASONS] + more) or "follows " + ", ".join(before.addressing for before in upstream)
                 names = frozenset(before.addressing for before in upstream)
-                stages.append(Stage(stage.addressing, why, names, _meta(stage), way[stage]))
+                stages.append(Stage(stage.addressing, why, names, meta[stage], way[stage]))
         shared = "remote" in repo.config["core"]
         return Plan(stages, [stage.addressing for stage in order], frozenset(locked_stages()), shared)
 

@@ -87,28 +87,17 @@ def test_let_go_it_ends_with_all_that_it_began(forks):
     fork.let_go()  # harmless
 
 
-def test_slots_are_taken_until_nothing_of_the_stage_is_left(forks):
-    slots = Slots({"cpu": ["0"]})
-    held = slots.take({"cpu": 1})
+@pytest.mark.parametrize("kind, count", [("cpu", 1), ("memory_gb", 600)])
+def test_slots_are_taken_until_nothing_of_the_stage_is_left(forks, kind, count):
+    slots = Slots({kind: [str(number) for number in range(count)]})
+    held = slots.take({kind: count})
     fork = begin(forks, "long", *held.files)
     told(fork, "begun")
     held.give_back()
-    assert slots.take({"cpu": 1}) is None
+    assert slots.take({kind: 1}) is None
     fork.let_go()
     fork.wait()
-    until("slot", lambda: slots.take({"cpu": 1}), 5)
-
-
-def test_a_stage_may_hold_a_slot_for_each_of_hundreds_of_gigabytes(forks):
-    slots = Slots({"memory_gb": [str(number) for number in range(600)]})
-    held = slots.take({"memory_gb": 600})
-    fork = begin(forks, "long", *held.files)
-    told(fork, "begun")
-    held.give_back()
-    assert slots.take({"memory_gb": 1}) is None
-    fork.let_go()
-    fork.wait()
-    until("slots", lambda: slots.take({"memory_gb": 600}), 5)
+    until("slots", lambda: slots.take({kind: count}), 5)
 
 
 def test_of_a_killed_leash_nothing_is_left(forks):

@@ -26,6 +26,10 @@ def test_it_ends_as_its_command_ends(code):
     assert process.returncode == code
 
 
+def test_a_command_that_there_is_not_ends_it_as_a_shell_does():
+    assert begin("no-such-command").wait(20) == leash.NOT_FOUND
+
+
 def test_what_the_command_left_in_the_background_ends_with_it():
     process = begin("sh", "-c", "setsid sleep 60 & echo $!")
     assert not psutil.pid_exists(int(process.communicate(timeout=20)[0]))
